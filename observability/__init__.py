@@ -1,0 +1,1 @@
+"""What happened: records turned into spans, metrics and logs."""

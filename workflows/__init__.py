@@ -1,0 +1,1 @@
+"""Processes written with the engine, one folder each."""
