@@ -1,0 +1,126 @@
+"""What is stored of a run between two entries: a snapshot, a tombstone, or events that came before their run.
+
+One codec for all: JSON in the order of the fields, defaults left out, so the same value always gives the same bytes
+(user data is written by pydantic in the order of its fields). `v` counts changes of this form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from engine.core.entry import EventEntry
+from engine.core.ids import CallId, RunId
+from engine.core.record import Halted
+
+FORMAT = 1
+
+
+class Pending(Struct, omit_defaults=True, frozen=True):
+    """A call that has no result yet."""
+
+    id: CallId
+    step: str
+    input: Raw
+    since: int
+    """When it was made, log ms."""
+    work: str = ""
+    """The `@runs` method whose result it is; empty: nobody waits for it."""
+    slot: int = 0
+    attempt: int = 1
+    status: Literal["running", "waiting", "queued", "failed"] = "running"
+    due: int = 0
+    error: str = ""
+
+
+class Progress(Struct, omit_defaults=True, frozen=True):
+    """A `@runs` of which some results are in."""
+
+    work: str
+    size: int
+    results: tuple[tuple[int, Raw], ...] = ()
+
+
+class Timer(Struct, omit_defaults=True, frozen=True):
+    due: int
+    handler: str
+    owner: str = ""
+    """The superstate that set it; empty: the state itself."""
+
+
+class Group(Struct, omit_defaults=True, frozen=True):
+    """A superstate that the run is in."""
+
+    name: str
+    visit: int
+    entered: int
+
+
+class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run"):
+    """A run at rest between two entries. The fold works on a copy."""
+
+    v: int = FORMAT
+    run: RunId
+    version: int
+    code: str = ""
+    state: str
+    data: Raw
+    visit: int = 0
+    seq: int = 0
+    entered: int = 0
+    ended: int = 0
+    """When it reached a `Final` (or was cancelled) while calls were still in flight."""
+    groups: tuple[Group, ...] = ()
+    calls: tuple[Pending, ...] = ()
+    works: tuple[Progress, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    kept: tuple[EventEntry, ...] = ()
+    """Events kept by `later` for the first state that handles them."""
+    seen: tuple[tuple[int, str], ...] = ()
+    """(log ms, hash of source and id) of the events of the last 7 days, at most 1,000."""
+    hops: int = 0
+    halted: Halted | None = None
+    halted_timer: Timer | None = None
+    """The timer whose handler halted the run; none: an entry did, the first of those held."""
+    held: int = 0
+    broken: bytes = b""
+    """Stored bytes that this code could not read, kept as they were."""
+    prev: str = ""
+
+
+class Tombstone(Struct, omit_defaults=True, frozen=True, array_like=True, tag="over"):
+    run: RunId
+    ended: int
+    expires: int
+    seq: int
+    state: str
+    prev: str
+
+
+class Early(Struct, omit_defaults=True, frozen=True, tag_field="t", tag="early"):
+    """Events that came before their run, kept until it starts or they expire."""
+
+    expires: int
+    events: tuple[tuple[int, str, EventEntry], ...] = ()
+    """(log ms, position, event)"""
+
+
+Stored = Snapshot | Tombstone | Early
+
+_snapshot = msgspec.json.Decoder(Snapshot).decode
+_tombstone = msgspec.json.Decoder(Tombstone).decode
+_early = msgspec.json.Decoder(Early).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def read_stored(raw: bytes) -> Stored:
+    """Raises `msgspec.DecodeError` for bytes that are none of the three."""
+    if raw[0] == 0x5B:
+        return _tombstone(raw)
+    return _early(raw) if raw.startswith(b'{"t":"early"') else _snapshot(raw)
+
+
+def write_stored(stored: Stored) -> bytes:
+    return _encode(stored)
