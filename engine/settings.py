@@ -3,12 +3,13 @@
 Four sources, later ones win:
 
 1. the default here;
-2. the project file: the nearest `longwatch.toml`, or `pyproject.toml` with a table `[tool.longwatch]`, from the current folder upwards;
+2. the project file: the nearest `longwatch.toml`, or `pyproject.toml` with a table `[tool.longwatch]`, upwards from
+   the current folder;
 3. the environment: `LONGWATCH_` and the setting's name in capitals;
 4. the command's flags.
 
-Lengths of time are written as `500ms`, `2s`, `10m`, `1h`, `7d` (a bare number is seconds); sizes as `512mb`, `2gb`. Paths in a project file count from
-that file, paths in the environment and in flags from the current folder.
+Lengths of time are written as `500ms`, `2s`, `10m`, `1h`, `7d` (a bare number is seconds); sizes as `512mb`, `2gb`.
+Paths in a project file count from that file, paths in the environment and in flags from the current folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,8 +94,10 @@ def read_size(value: object) -> object:
 
 def show_size(value: int) -> str:
     """Write a size as `read_size` reads it."""
+    if not value:
+        return "0"
     for unit in ("gb", "mb", "kb"):
-        if value and value % _SIZES[unit] == 0:
+        if value % _SIZES[unit] == 0:
             return f"{value // _SIZES[unit]}{unit}"
     return f"{value}b"
 
@@ -102,33 +114,118 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    app: Annotated[str, Field(pattern=r"^$|^[\w.]+:[\w.]+$")] = Field("", description="The application, as `module:name`. Empty: the only `Application` found in the project's packages.")
-    app_path: Path = Field(Path(), description="The folder that the application's module is imported from. Empty: that of the project file (or its `src`), else the current one.")
-    data: Path = Field(Path(".longwatch"), description="The folder of everything that an embedded engine keeps. Default: `.longwatch` beside the project file, else in the current folder.")
-    log: Annotated[str, Field(pattern=r"^$|^(redis|rediss|unix)://.+")] = Field("", description="A Redis of one's own (6.2 or newer) as URL. Empty: an embedded one in the data folder.")
+    app: Annotated[str, Field(pattern=r"^$|^[\w.]+:[\w.]+$")] = Field(
+        "",
+        description="The application, as `module:name`. Empty: the only `Application` found in the project's packages.",
+    )
+    app_path: Path = Field(
+        Path(),
+        description=(
+            "The folder that the application's module is imported from. Empty: that of the project file (or its"
+            " `src`), else the current one."
+        ),
+    )
+    data: Path = Field(
+        Path(".longwatch"),
+        description=(
+            "The folder of everything that an embedded engine keeps. Default: `.longwatch` beside the project "
+            "file, else in the current folder."
+        ),
+    )
+    log: Annotated[str, Field(pattern=r"^$|^(redis|rediss|unix)://.+")] = Field(
+        "",
+        description="A Redis of one's own (6.2 or newer) as URL. Empty: an embedded one in the data folder.",
+    )
 
-    partitions: Annotated[int, Field(ge=1, le=32768)] = Field(16, description="Partitions of the log, a power of two; fixed when the log is made.")
-    lapse: Annotated[float, Field(gt=0, le=1_000_000)] = Field(1.0, description="Log seconds in a second of the wall; fixed when the log is made. 1: real time.")
-    fsync: Literal["always", "everysec"] = Field("always", description="When the embedded Redis writes through to disk: before it acknowledges, or every second (faster; a power cut may cost the last second).")
+    partitions: Annotated[int, Field(ge=1, le=32768)] = Field(
+        16,
+        description="Partitions of the log, a power of two; fixed when the log is made.",
+    )
+    lapse: Annotated[float, Field(ge=1, le=1_000_000)] = Field(
+        1.0,
+        description="Log seconds in a second of the wall; fixed when the log is made. 1: real time.",
+    )
+    fsync: Literal["always", "everysec"] = Field(
+        "always",
+        description=(
+            "When the embedded Redis writes through to disk: before it acknowledges, or every second (faster; a"
+            " power cut may cost the last second)."
+        ),
+    )
 
-    parallelism: Annotated[int, Field(ge=1, le=1024)] = Field(1, description="Subtasks of the engine; divides `partitions`.")
-    cluster: Literal["mini", "standalone"] = Field("mini", description="All of Flink in one Java process, or one process for each subtask (uses more cores).")
-    backend: Literal["rocksdb", "heap"] = Field("rocksdb", description="Where Flink keeps the runs' state: on disk, larger than memory, or on Java's heap (faster).")
-    managed_memory: Annotated[Size, Field(ge=32 << 20)] = Field(512 << 20, description="Memory of RocksDB's caches and buffers, for each Flink process.")
-    heap: Size = Field(0, description="Java's largest heap, for each Flink process. 0: Java's own choice, a quarter of the machine's memory.")
-    checkpoint_interval: Annotated[Duration, Field(ge=100 * _MS)] = Field(2 * _SECOND, description="From one checkpoint to the next; what is folded after the last one is folded again after a crash.")
-    checkpoints_retained: Annotated[int, Field(ge=1, le=100)] = Field(3, description="Completed checkpoints that are kept; the log is trimmed to the oldest of them.")
-    slice: Annotated[Duration, Field(ge=_MS, le=10 * _SECOND)] = Field(20 * _MS, description="How long the engine folds before its outputs go out together.")
-    handler_timeout: Annotated[Duration, Field(ge=10 * _MS)] = Field(5 * _SECOND, description="A handler that runs longer halts its run.")
-    flink: dict[str, str] = Field({}, description="Further options of Flink, which win over the engine's own; a table in the project file.")
+    parallelism: Annotated[int, Field(ge=1, le=1024)] = Field(
+        1,
+        description="Subtasks of the engine; divides `partitions`.",
+    )
+    cluster: Literal["mini", "standalone"] = Field(
+        "mini",
+        description="All of Flink in one Java process, or one process for each subtask (uses more cores).",
+    )
+    backend: Literal["rocksdb", "heap"] = Field(
+        "rocksdb",
+        description="Where Flink keeps the runs' state: on disk, larger than memory, or on Java's heap (faster).",
+    )
+    managed_memory: Annotated[Size, Field(ge=32 << 20)] = Field(
+        512 << 20,
+        description="Memory of RocksDB's caches and buffers, for each Flink process.",
+    )
+    heap: Size = Field(
+        0,
+        description=(
+            "Java's largest heap, for each Flink process. 0: Java's own choice, a quarter of the machine's memory."
+        ),
+    )
+    checkpoint_interval: Annotated[Duration, Field(ge=100 * _MS)] = Field(
+        2 * _SECOND,
+        description="From one checkpoint to the next; what is folded after the last one is folded again after a crash.",
+    )
+    checkpoints_retained: Annotated[int, Field(ge=1, le=100)] = Field(
+        3,
+        description="Completed checkpoints that are kept; the log is trimmed to the oldest of them.",
+    )
+    slice: Annotated[Duration, Field(ge=_MS, le=10 * _SECOND)] = Field(
+        20 * _MS,
+        description="How long the engine folds before its outputs go out together.",
+    )
+    handler_timeout: Annotated[Duration, Field(ge=10 * _MS)] = Field(
+        5 * _SECOND,
+        description="A handler that runs longer halts its run.",
+    )
+    flink: dict[str, str] = Field(
+        {},
+        description="Further options of Flink, which win over the engine's own; a table in the project file.",
+    )
 
-    early_hold: Annotated[Duration, Field(ge=timedelta(0))] = Field(timedelta(hours=1), description="How long (log time) an event waits for a run that has not begun, before it is a dead letter.")
-    retention: Annotated[Duration, Field(ge=timedelta(0))] = Field(timedelta(days=7), description="How long (log time) the end of a finished run is remembered; after that its key may begin a new run.")
-    archive: bool = Field(default=True, description="Keep what is trimmed from the log in files, so that everything can be folded again.")
-    archive_segment: Annotated[Size, Field(ge=1 << 20)] = Field(64 << 20, description="Largest file of the archive before compression; a file holds at most a day.")
-    dead_letter_retention: Annotated[Duration, Field(ge=timedelta(0))] = Field(timedelta(days=90), description="How long (wall time) dead letters are kept.")
+    early_hold: Annotated[Duration, Field(ge=timedelta(0))] = Field(
+        timedelta(hours=1),
+        description="How long (log time) an event waits for a run that has not begun, before it is a dead letter.",
+    )
+    retention: Annotated[Duration, Field(ge=timedelta(0))] = Field(
+        timedelta(days=7),
+        description=(
+            "How long (log time) the end of a finished run is remembered; after that its key may begin a new run."
+        ),
+    )
+    archive: bool = Field(
+        default=True,
+        description="Keep what is trimmed from the log in files, so that everything can be folded again.",
+    )
+    archive_segment: Annotated[Size, Field(ge=1 << 20)] = Field(
+        64 << 20,
+        description="Largest file of the archive before compression; a file holds at most a day.",
+    )
+    dead_letter_retention: Annotated[Duration, Field(ge=timedelta(0))] = Field(
+        timedelta(days=90),
+        description="How long (wall time) dead letters are kept.",
+    )
 
-    model: str = Field("", description="The language model of the example workflows, as `provider:name` with that provider's usual key in the environment. Empty: the embedded one.")
+    model: str = Field(
+        "",
+        description=(
+            "The language model of the example workflows, as `provider:name` with that provider's usual key in "
+            "the environment. Empty: the embedded one."
+        ),
+    )
 
     @field_validator("partitions")
     @classmethod
@@ -146,10 +243,12 @@ class Settings(BaseModel):
         return {key: str(option).lower() if isinstance(option, bool) else str(option) for key, option in _flat(value)}
 
     @model_validator(mode="after")
-    def _divides(self) -> Settings:
+    def _divides(self) -> Settings:  # noqa: N804 (an `after` validator gets the instance)
         if self.partitions % self.parallelism:
-            message = f"parallelism {self.parallelism} does not divide partitions {self.partitions}: choose a power of two up to {self.partitions}"
-            raise ValueError(message)
+            raise ValueError(
+                f"parallelism {self.parallelism} does not divide partitions {self.partitions}: "
+                f"choose a power of two up to {self.partitions}"
+            )
         return self
 
 
@@ -164,7 +263,12 @@ class Loaded:
     """The project's folder: that of the file, else the current one."""
 
 
-def load(flags: Mapping[str, object] | None = None, *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Loaded:
+def load(
+    flags: Mapping[str, object] | None = None,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
     """Gather the settings from all four sources.
 
     Raises:
@@ -182,7 +286,10 @@ def load(flags: Mapping[str, object] | None = None, *, folder: Path | None = Non
         ("flag", folder, dict(flags or {})),
     ):
         for name, value in found.items():
-            where = {"environment": f"environment {PREFIX}{name.upper()}", "flag": f"flag --{name.replace('_', '-')}"}.get(source, source)
+            where = {
+                "environment": f"environment {PREFIX}{name.upper()}",
+                "flag": f"flag --{name.replace('_', '-')}",
+            }.get(source, source)
             if name not in Settings.model_fields:
                 problems.append(f"{where}: there is no setting {name!r}{_suggest(name)}")
                 continue
@@ -206,7 +313,8 @@ def rule(name: str) -> str:
 
 def show(value: object, name: str) -> object:
     """A setting's value as a project file writes it."""
-    return Settings.model_construct(**{name: value}).model_dump(mode="json", include={name})[name]
+    chosen: dict[str, Any] = {name: value}
+    return Settings.model_construct(**chosen).model_dump(mode="json", include={name})[name]
 
 
 def variable(name: str) -> str:
@@ -248,7 +356,11 @@ def _file_source(file: Path | None) -> str:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
-    return {name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX) and value}
+    return {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value
+    }
 
 
 def _placed(name: str, value: object, base: Path) -> object:
@@ -275,7 +387,9 @@ def _build(values: dict[str, object], origin: dict[str, str], problems: list[str
             if not name:
                 problems.append(f"{_blame(origin)}: {words}")
                 continue
-            problems.append(f"{origin[name]}: {name} = {problem['input']!r} is not allowed: {words} (allowed: {rule(name)})")
+            problems.append(
+                f"{origin[name]}: {name} = {problem['input']!r} is not allowed: {words} (allowed: {rule(name)})"
+            )
         raise SettingsError(tuple(problems)) from None
     if problems:
         raise SettingsError(tuple(problems))

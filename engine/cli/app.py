@@ -1,4 +1,7 @@
-"""The `longwatch` command: its commands, each in a file of its own that is imported when it is called, and the one place where errors become words."""
+"""The `longwatch` command.
+
+Its commands are each in a file of its own that is imported when it is called; here is the one place where errors become words.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ PANELS: Final = {
         "replay": "engine.cli.replay",
     },
 }
-"""Commands in the order of the help, and the file that registers each (`register(app)`). These files import nothing heavy at their head."""
+"""Commands in the order of the help, and the file that registers each (`register(app)`).
+
+These files import nothing heavy at their head.
+"""
 
 _MODULES: Final = {name: module for panel in PANELS.values() for name, module in panel.items()}
 
@@ -77,7 +83,7 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
+def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415
 
@@ -88,7 +94,9 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
 @app.callback()
 def longwatch(
     *,
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
 ) -> None:
     """Run processes that live for months: typed state machines in Python, run by Apache Flink.
 
@@ -99,8 +107,8 @@ def longwatch(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process.
 
-    A user's mistake and a fault that the engine knows are said in words on standard error, and end with a code of `exits`; anything else is a bug of
-    Longwatch's own and keeps its traceback.
+    A user's mistake and a fault that the engine knows are said in words on standard error, and end with a code of
+    `exits`; anything else is a bug of Longwatch's own and keeps its traceback.
     """
     _show_every_character()
     try:
@@ -113,10 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _is_known(error: Exception) -> bool:
-    """Whether the error's own words serve a user: an error class of the house, or a log or file that cannot be reached."""
+    """Whether the error's own words serve a user: an error of the house, or a log or file that cannot be reached."""
     if isinstance(error, OSError):
         return True
-    return any(kind.__module__.startswith(("engine.", "redis.exceptions")) and kind is not Exception for kind in type(error).__mro__)
+    return any(
+        kind.__module__.startswith(("engine.", "redis.exceptions")) and kind is not Exception
+        for kind in type(error).__mro__
+    )
 
 
 def _show_every_character() -> None:

@@ -1,7 +1,7 @@
 """Exit codes: what a script can tell from a command's end.
 
-The codes are a promise (`docs/commands.md` lists them, `longwatch --help` shows them). An error finds its code by its class's name, so that this file
-needs to import nobody.
+The codes are a promise (`docs/commands.md` lists them, `longwatch --help` shows them). An error finds its code by its
+class's name, so that this file needs to import nobody.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ _BY_ERROR: Final = {
     "TimeoutError": TIMEOUT,
     "LogBusy": BUSY,
     "LogLost": MISMATCH,
-    "HeaderMismatch": MISMATCH,
+    "LogMismatch": MISMATCH,
+    "Fenced": BUSY,
     "CodeChanged": MISMATCH,
     "LogUnavailable": UNAVAILABLE,
     "EngineFailed": UNAVAILABLE,
@@ -67,7 +68,7 @@ _BY_ERROR: Final = {
 
 
 def code_of(error: BaseException) -> int:
-    """The exit code of an error: its own `exit_code` if it has one, else by the name of its class or the nearest base (with or without `Error` at the end)."""
+    """Find the exit code of an error: its own `exit_code`, else by the name of its class or its nearest base."""
     own = getattr(error, "exit_code", None)
     if isinstance(own, int):
         return own

@@ -1,7 +1,8 @@
 """What commands print: JSON lines for programs, tables for people, one line for an error.
 
-Text that comes from outside (keys, errors of steps, event data) may hold anything. Before it reaches a terminal, control characters are shown as
-escapes and rich's markup is switched off: use `plain` for a line and `cell` inside markup or tables.
+Text that comes from outside (keys, errors of steps, event data) may hold anything. Before it reaches a terminal, control
+characters are shown as escapes and rich's markup is switched off: use `plain` for a line and `cell` inside markup or
+tables.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def line(text: str) -> None:
 def complain(error: object) -> None:
     """Say on standard error what went wrong, in one line (further lines of a message are indented)."""
     first, *more = str(error).splitlines() or [type(error).__name__]
-    sys.stderr.write("\n  ".join(["longwatch: " + plain(first), *(plain(each.strip()) for each in more if each.strip())]) + "\n")
+    sys.stderr.write(
+        "\n  ".join(["longwatch: " + plain(first), *(plain(each.strip()) for each in more if each.strip())]) + "\n"
+    )
 
 
 def _visible(character: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.options import App, AsJson, Data, Log
-from engine.cli.output import console, emit, line, plain
+from engine.cli.output import cell, console, emit, line
 
 if TYPE_CHECKING:
     from engine.settings import Loaded
@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def settings(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.", show_default=False)
+    ] = None,
     data: Data = None,
     application: App = None,
     log: Log = None,
@@ -28,7 +30,8 @@ def settings(
 ) -> None:
     """Print every setting with its value, where it came from and what it does.
 
-    Sources, later ones win: default, `[tool.longwatch]` in `pyproject.toml` or a `longwatch.toml` (nearest, upwards), environment `LONGWATCH_*`, flags.
+    Sources, later ones win: default, `[tool.longwatch]` in `pyproject.toml` or a `longwatch.toml` (nearest, upwards),
+    environment `LONGWATCH_*`, flags.
 
     Example: `LONGWATCH_PARALLELISM=2 longwatch settings parallelism backend`
     """
@@ -70,13 +73,18 @@ def _as_words(loaded: Loaded, name: str) -> None:
     from engine.settings import show  # noqa: PLC0415
 
     value = show(getattr(loaded.settings, name), name)
-    said = ("true" if value else "false") if isinstance(value, bool) else str(value) if value not in ("", {}) else "(empty)"
+    said = (
+        ("true" if value else "false")
+        if isinstance(value, bool)
+        else str(value)
+        if value not in ("", {})
+        else "(empty)"
+    )
+    what = str(type(loaded.settings).model_fields[name].description)
     out = console()
-    if out.is_terminal:
-        from rich.markup import escape  # noqa: PLC0415
-
-        out.print(f"[bold]{name}[/bold] = [cyan]{escape(plain(said))}[/cyan]  [dim]({escape(plain(loaded.origin[name]))})[/dim]")
-        out.print(f"    [dim]{escape(str(type(loaded.settings).model_fields[name].description))}[/dim]")
+    if not out.is_terminal:
+        line(f"{name} = {said}  ({loaded.origin[name]})")
+        line(f"    {what}")
         return
-    line(f"{name} = {said}  ({loaded.origin[name]})")
-    line(f"    {type(loaded.settings).model_fields[name].description}")
+    out.print(f"[bold]{name}[/bold] = [cyan]{cell(said)}[/cyan]  [dim]({cell(loaded.origin[name])})[/dim]")
+    out.print(f"    [dim]{cell(what)}[/dim]")
