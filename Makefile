@@ -28,7 +28,8 @@ check: setup ## Format, lint, types and the contracts between packages
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo
+	@said=$$($(BIN)/lint-imports --no-logo) || { echo "$$said"; exit 1; }
+	@echo "check: format, lint, types and contracts are in order"
 
 format: setup ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format
