@@ -1,6 +1,6 @@
 """The `longwatch` command.
 
-Its commands are each in a file of its own that is imported when it is called; here is the one place where errors become words.
+Each command is in a file of its own that is imported when it is called. Here errors become words.
 """
 
 from __future__ import annotations

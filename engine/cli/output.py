@@ -1,8 +1,8 @@
 """What commands print: JSON lines for programs, tables for people, one line for an error.
 
-Text that comes from outside (keys, errors of steps, event data) may hold anything. Before it reaches a terminal, control
-characters are shown as escapes and rich's markup is switched off: use `plain` for a line and `cell` inside markup or
-tables.
+Text that comes from outside (keys, errors of steps, event data) may hold anything. Before it reaches a terminal,
+control characters are shown as escapes and rich's markup is switched off: use `plain` for a line and `cell` inside
+markup or tables.
 """
 
 from __future__ import annotations
