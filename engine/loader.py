@@ -1,4 +1,4 @@
-"""Finding and importing an application: the one `Application(...)` that a project defines, or the one that a setting names."""
+"""Finding and importing an application: the only one of a project, or the one that a setting names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_application(settings: Settings) -> Application:
 
 
 def find_application(folder: Path) -> str:
-    """Find the only `name = Application(...)` at the head of a module of `folder`, as `module:name`, without running any code.
+    """Find the only `name = Application(...)` in the modules of `folder`, as `module:name`, without running any code.
 
     Raises:
         AppError: if there is none, or more than one.
