@@ -1,0 +1,1 @@
+"""The durable log: a small protocol, and its kinds."""

@@ -1,0 +1,64 @@
+"""What is compared whenever somebody who knows a log comes to it again."""
+
+from __future__ import annotations
+
+from engine.log.errors import LogLost, LogMismatch
+from engine.log.protocol import Header, Position, order_of
+
+
+def check_partition(header: Header, partition: int) -> None:
+    """Refuse a partition that the log does not have.
+
+    Raises:
+        LogMismatch: there is no such partition.
+    """
+    if not 0 <= partition < header.partitions:
+        count = header.partitions
+        msg = f"partition {partition}: log {header.log_id} has {count}, fixed when it was made; use 0 to {count - 1}"
+        raise LogMismatch(msg)
+
+
+def check_settings(header: Header, partitions: int | None, lapse: float | None, where: object) -> None:
+    """Refuse settings that differ from those that the log was made with; None takes any.
+
+    Raises:
+        LogMismatch: one differs.
+    """
+    wanted = {"partitions": (partitions, header.partitions), "lapse": (lapse, header.lapse)}
+    for name, (asked, fixed) in wanted.items():
+        if asked is not None and asked != fixed:
+            msg = (
+                f"log {where}: {name} {asked} was asked for and the log was made with {fixed}; "
+                "it is fixed for the log's life: leave the setting out, or start a new data folder"
+            )
+            raise LogMismatch(msg)
+
+
+def check_same_log(header: Header, log_id: str | None, where: object) -> None:
+    """Refuse another log than the one that is known.
+
+    Raises:
+        LogLost: `log_id` is given and is not the header's.
+    """
+    if log_id is not None and header.log_id != log_id:
+        msg = (
+            f"log {where}: it is log {header.log_id}, and the positions at hand are of log {log_id}; "
+            "point the engine at the old log, or give it a new data folder"
+        )
+        raise LogLost(msg)
+
+
+def check_end(header: Header, partition: int, position: Position, tail: Position | None) -> None:
+    """Refuse a position that the log has not reached.
+
+    Raises:
+        LogMismatch: there is no such partition.
+        LogLost: the position is ahead of the log's end.
+    """
+    check_partition(header, partition)
+    if order_of(position) > order_of(tail or "0-0"):
+        msg = (
+            f"log {header.log_id}, partition {partition}: position {position} was read once and the log ends at "
+            f"{tail or 'nothing'}: its end is lost; go on from a checkpoint that it still covers, or restore its files"
+        )
+        raise LogLost(msg)
