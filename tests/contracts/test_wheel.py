@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -46,3 +47,23 @@ def test_the_command_and_the_licence_come_along(wheel: zipfile.ZipFile) -> None:
 
     assert "licenses/LICENSE" in names
     assert "longwatch = engine.cli:main" in wheel.read(names["entry_points.txt"]).decode()
+
+
+def test_a_project_of_the_wheel_alone_passes_its_own_tests(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Only the unpacked wheel is on the path, in a place away from the clone."""
+    wheel.extractall(tmp_path / "unpacked")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "unpacked"), "PYTHONSAFEPATH": "1"}
+
+    def python(*arguments: str, folder: Path = tmp_path) -> str:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert str(tmp_path) in python("-c", "import engine; print(engine.__file__)")
+
+    python("-m", "engine.cli", "new", "my-shop")
+    python("-m", "engine.cli", "check", folder=tmp_path / "my-shop")
+    python("-m", "pytest", folder=tmp_path / "my-shop")
