@@ -14,6 +14,9 @@ from msgspec import Raw, Struct
 
 from engine.core.ids import CallId, Position, RunId
 
+NOTHING = Raw(b"")
+"""No JSON at all: a field that is left out."""
+
 Cause = Literal["event", "result", "failure", "timer", "order"]
 Status = Literal["running", "waiting", "halted", "finished"]
 
@@ -91,7 +94,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     more_calls: int = 0
     timers: tuple[PendingTimer, ...] = ()
     published: tuple[Published, ...] = ()
-    data: Raw = Raw(b"")
+    data: Raw = NOTHING
     """The state's fields, when this application changed them."""
     fields: dict[str, str] = {}
     """The searchable fields, whenever `data` is there."""
@@ -100,7 +103,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Digest of the snapshot that was left."""
     code: str = ""
     """Digest of the workflow's code that folded."""
-    base: Raw = Raw(b"")
+    base: Raw = NOTHING
     """The snapshot before, where this is the run's first record under this code."""
 
 

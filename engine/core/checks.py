@@ -1,0 +1,309 @@
+"""What cannot be meant: looked for when a workflow is defined, all of it reported at once.
+
+Each check is a generator of sentences that name the thing, the rule and what to do. Problems refuse the definition;
+warnings are shown by `longwatch check`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+
+from engine.core.definition import Handler, StateSpec, attributes, members, span
+from engine.core.model import Event, Final, Mark, State, key_problem
+
+if TYPE_CHECKING:
+    from engine.core.definition import Workflow
+
+MUTABLE = (list, dict, set, bytearray)
+
+
+@dataclass(frozen=True)
+class Findings:
+    problems: list[str]
+    warnings: list[str]
+
+
+def classes(states: Sequence[Any]) -> list[type[State]]:
+    """What in `states` is a State class."""
+    return [s for s in states if isinstance(s, type) and issubclass(s, State)]
+
+
+def names(states: Sequence[Any]) -> list[str]:
+    """Checks of the list itself, before any class is read."""
+    problems = [
+        f"states= holds {s!r}, which is no State class"
+        for s in states
+        if not (isinstance(s, type) and issubclass(s, State))
+    ]
+    classes = [s for s in states if isinstance(s, type)]
+    for name, count in Counter(s.__name__ for s in classes).items():
+        if count > 1:
+            problems.append(f"{count} states are called {name}; a state's name is stored, so give each its own")
+    return problems
+
+
+def check(workflow: Workflow[Any]) -> Findings:
+    specs = workflow.specs
+    problems: list[str] = []
+    warnings: list[str] = []
+    for spec in specs.values():
+        problems += _state(spec, specs)
+    problems += _start(workflow)
+    problems += _reachable(workflow)
+    problems += _loops(specs)
+    problems += _one_name(workflow)
+    problems += _unhandled(workflow)
+    problems += _keys(workflow)
+    for spec in specs.values():
+        warnings += _silent(spec, workflow)
+        warnings += _long_retries(spec)
+    return Findings(problems, warnings)
+
+
+def _state(spec: StateSpec, specs: Mapping[str, StateSpec]) -> Iterator[str]:
+    yield from _class(spec)
+    for handler in spec.handlers():
+        yield from _handler(spec, handler, specs)
+    for owner, count in Counter(h.event for h in spec.on if h.event).items():
+        if count > 1:
+            yield f"{spec.name} handles {owner.__name__} twice; one event, one handler: merge them"
+    if spec.final:
+        leading = [h.trigger for h in spec.handlers() if h.order]
+        if leading:
+            yield f"{spec.name} is Final but leads on ({', '.join(leading)}); drop the handler, or make it a State"
+        if spec.works or spec.timers or spec.moments:
+            yield f"{spec.name} is Final but has work or timers; a final state only says how the run ended"
+        return
+    yield from _work(spec)
+    yield from _timers(spec)
+    yield from _ways_out(spec)
+
+
+def _class(spec: StateSpec) -> Iterator[str]:
+    if "<locals>" in spec.type.__qualname__:
+        yield f"{spec.name} is made inside a function; states are found by name, so define it at module level"
+    for name, field in spec.type.model_fields.items():
+        yield from _field(f"{spec.name}.{name}", field.annotation, ())
+    try:
+        TypeAdapter(spec.type).json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError) as error:
+        yield f"{spec.name} cannot be carried by JSON ({str(error).splitlines()[0]}); use plain data and frozen models"
+
+
+def _field(where: str, annotation: Any, above: tuple[Any, ...]) -> Iterator[str]:
+    origin = typing.get_origin(annotation) or annotation
+    if origin in MUTABLE:
+        word = {list: "tuple", set: "tuple", dict: "a frozen model or a tuple of pairs"}.get(origin, "bytes")
+        yield f"{where} is a {origin.__name__}, which can change behind the fold; use {word}"
+    elif origin is frozenset:
+        yield f"{where} is a frozenset, which has no order and so no one form on disk; use tuple"
+    elif isinstance(origin, type) and issubclass(origin, BaseModel) and origin not in above:
+        if not origin.model_config.get("frozen"):
+            yield f"{where} is a {origin.__name__}, which is not frozen; write `class {origin.__name__}(BaseModel, frozen=True)`"
+        for name, field in origin.model_fields.items():
+            yield from _field(f"{where}.{name}", field.annotation, (*above, origin))
+    for argument in typing.get_args(annotation):
+        if argument is not Ellipsis and not isinstance(argument, str | int | bool):
+            yield from _field(where, argument, above)
+
+
+def _handler(spec: StateSpec, handler: Handler, specs: Mapping[str, StateSpec]) -> Iterator[str]:
+    where = f"{handler.owner or spec.name}.{handler.name}"
+    if inspect.iscoroutinefunction(handler.function):
+        yield f"{where} is async; a handler is pure, move the I/O into a step"
+    if not handler.annotated:
+        yield f"{where} has no return annotation; the annotation draws the arrow"
+    elif not (handler.order or handler.calls or handler.publishes):
+        yield f"{where} answers with no state, call or published event; its return annotation must name one"
+    for target in handler.order:
+        if target in (State, Final):
+            yield f"{where} returns {target.__name__}; name the states it can lead to"
+        elif specs.get(target.__name__, None) is None or specs[target.__name__].type is not target:
+            yield f"{where} leads to {target.__name__}, which is not in states="
+    if handler.trigger == "entry" and handler.order:
+        yield f"{where} leads on at entry; @enter may only call steps and publish"
+    mark = getattr(handler.function, "__mark__", None)
+    if isinstance(mark, Mark) and mark.kind == "on" and handler.event is None:
+        yield f"{where} handles no event; annotate its parameter with an Event class"
+    if isinstance(mark, Mark) and mark.delay is not None and mark.delay < timedelta(milliseconds=1):
+        yield f"{where} fires {mark.kind} {span(mark.delay)}; give a positive delay"
+
+
+def _work(spec: StateSpec) -> Iterator[str]:
+    for name, (cls, value) in attributes(spec.type).items():
+        if name in spec.works_by_name and cls is not spec.type and value is not None:
+            yield f"{cls.__name__}.{name} runs steps in a superstate; write it in each state that runs them"
+    for work in spec.works:
+        if work.done is None:
+            yield f"{spec.name} runs {work.words} without @{work.name}.done; say what its results lead to"
+        if work.failed is None:
+            yield f"{spec.name} runs {work.words} without @{work.name}.failed; say what happens when it fails for good"
+    for moment in spec.moments:
+        if moment.due is None:
+            yield f"{spec.name}.{moment.name} is a time without @{moment.name}.due; say what happens then"
+
+
+def _timers(spec: StateSpec) -> Iterator[str]:
+    ends = [t for t in spec.timers if not t.repeats and t.order and spec.type not in t.targets]
+    if not ends:
+        return
+    first = min(ends, key=lambda t: t.delay)
+    for timer in spec.timers:
+        late = timer.delay >= first.delay if timer.repeats else timer.delay > first.delay
+        if timer is not first and timer.owner == first.owner and late:
+            yield f"{spec.name}.{timer.name} ({timer.trigger}) can never fire: {first.name} leads on {first.trigger}"
+
+
+def _leads_on(handler: Handler | None, spec: StateSpec) -> bool:
+    return handler is not None and bool(handler.targets - {spec.type})
+
+
+def _ways_out(spec: StateSpec) -> Iterator[str]:
+    if not any(_leads_on(h, spec) for h in spec.handlers()):
+        yield f"{spec.name} has no way out and is not Final; add a handler that leads on, or make it Final"
+        return
+    ending = any(_leads_on(t, spec) for t in spec.timers) or any(_leads_on(m.due, spec) for m in spec.moments)
+    working = any(_leads_on(w.done, spec) and _leads_on(w.failed, spec) for w in spec.works if w.done and w.failed)
+    unfinished = any(w.done is None or w.failed is None for w in spec.works)
+    if not ending and not working and not unfinished:
+        waits = ", ".join(h.trigger for h in spec.on) or "its work"
+        yield f"{spec.name} may wait for {waits} without end; add @after(...) that leads on"
+
+
+def _start(workflow: Workflow[Any]) -> Iterator[str]:
+    if not workflow.starts_on:
+        yield "start takes no event; annotate its first parameter with the Event that begins a run"
+    if not workflow.starting.order:
+        yield "start returns no state; annotate it with the state that a run begins in"
+    for target in workflow.starting.order:
+        if target.__name__ not in workflow.specs:
+            yield f"start leads to {target.__name__}, which is not in states="
+
+
+def _reachable(workflow: Workflow[Any]) -> Iterator[str]:
+    seen: set[str] = set()
+    todo = [t.__name__ for t in workflow.starting.order]
+    while todo:
+        if (name := todo.pop()) in workflow.specs and name not in seen:
+            seen.add(name)
+            todo += [t.__name__ for h in workflow.specs[name].handlers() for t in h.order]
+    for name in workflow.specs:
+        if name not in seen and workflow.starting.order:
+            yield f"{name} cannot be reached from the start; lead to it, or take it out of states="
+
+
+def _loops(specs: Mapping[str, StateSpec]) -> Iterator[str]:
+    """Rings of states that lead to each other by work alone, none of which can leave the ring by its work."""
+    edges = {
+        name: {t.__name__ for w in spec.works if w.done for t in w.done.order if t is not spec.type}
+        for name, spec in specs.items()
+    }
+    told: set[frozenset[str]] = set()
+    for name in edges:
+        ring = _closure(edges, name)
+        looping = name in ring and all(name in _closure(edges, other) for other in ring)
+        bounded = any(t.order and not t.repeats for n in ring for t in specs[n].timers)
+        if looping and not bounded and frozenset(ring) not in told:
+            told.add(frozenset(ring))
+            yield f"{' -> '.join(sorted(ring))} is a loop of work without a wait or a bound; let one of them lead out of it"
+
+
+def _closure(edges: Mapping[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    todo = list(edges.get(start, ()))
+    while todo:
+        if (name := todo.pop()) not in seen:
+            seen.add(name)
+            todo += edges.get(name, ())
+    return seen
+
+
+def _one_name(workflow: Workflow[Any]) -> Iterator[str]:
+    events: dict[str, set[type[Event]]] = {}
+    steps: dict[str, set[int]] = {}
+    for spec in workflow.specs.values():
+        for event in (*(h.event for h in spec.on if h.event), *spec.type.later, *spec.type.ignores):
+            events.setdefault(event.__name__, set()).add(event)
+        for work in spec.works:
+            for step in work.steps:
+                steps.setdefault(step.name, set()).add(id(step.function))
+    for event in workflow.starts_on.values():
+        events.setdefault(event.__name__, set()).add(event)
+    for what, found in (("events", events), ("steps", steps)):
+        for name, things in found.items():
+            if len(things) > 1:
+                yield f"{len(things)} {what} are called {name}; the name is what stands on the wire, so give each its own"
+    for event in (e for found in events.values() for e in found):
+        if "<locals>" in event.__qualname__:
+            yield f"{event.__name__} is made inside a function; events are found by name, so define it at module level"
+
+
+def _unhandled(workflow: Workflow[Any]) -> Iterator[str]:
+    handled = set(workflow.events)
+    for spec in workflow.specs.values():
+        for name in sorted((spec.later | spec.ignores) - handled):
+            yield f"{spec.name} names {name} in later= or ignores=, but no state handles it"
+        for name in sorted(spec.later & set(spec.events)):
+            yield f"{spec.name} handles {name} and names it in later=; it cannot be both"
+    for name in sorted(set(workflow.on_key) - handled):
+        yield f"on_key= names {name}, which no state handles"
+
+
+def _keys(workflow: Workflow[Any]) -> Iterator[str]:
+    for name, event in workflow.events.items():
+        if (path := workflow.key_path(name)) and (problem := key_problem(event, path)):
+            yield problem
+
+
+def _silent(spec: StateSpec, workflow: Workflow[Any]) -> Iterator[str]:
+    if spec.final:
+        return
+    for name in workflow.events:
+        known = name in spec.events or name in spec.later or name in spec.ignores
+        if not known and name not in workflow.starts_on:
+            yield f"{spec.name} does not say what becomes of {name}; handle it, or name it in later= or ignores="
+
+
+def _long_retries(spec: StateSpec) -> Iterator[str]:
+    ends = [t.delay for t in spec.timers if _leads_on(t, spec) and not t.repeats]
+    for work in spec.works:
+        for step in work.steps:
+            waits = sum(step.retry.wait(n) for n in range(1, min(step.retry.attempts, 1_000)))
+            whole = step.retry.attempts * (step.timeout / timedelta(milliseconds=1)) + waits
+            if step.total is not None:
+                whole = min(whole, step.total / timedelta(milliseconds=1))
+            if ends and whole > min(ends):
+                lives = span(timedelta(milliseconds=min(ends)))
+                yield (
+                    f"{spec.name} lives {lives}, but {step.name} may be tried for {span(timedelta(milliseconds=whole))}; "
+                    "fewer attempts, a shorter timeout, or a later timer"
+                )
+
+
+def schema_lock(workflow: Workflow[Any]) -> str:
+    """A text that changes when what is stored of a state changes: keep it in a file, let a test compare it."""
+    lines = [f"{workflow.name} version {workflow.version}"]
+    for name, spec in workflow.specs.items():
+        for field, info in spec.type.model_fields.items():
+            kinds = " | ".join(getattr(m, "__name__", str(m)) for m in members(info.annotation))
+            lines.append(f"{name}.{field}: {kinds}{'' if info.is_required() else ' (optional)'}")
+    return "\n".join(lines) + "\n"
+
+
+def lock_problems(workflow: Workflow[Any], locked: str) -> list[str]:
+    """What changed against a lock text without a new version."""
+    old, new = locked.splitlines(), schema_lock(workflow).splitlines()
+    if not old or old[0] != new[0]:
+        return []
+    changed = sorted(set(old) ^ set(new))
+    rule = f"stored states of {workflow.name!r} changed without a new version; raise version= and add migrate="
+    return [f"{line.split(':')[0]}: {rule}" for line in changed]

@@ -1,0 +1,156 @@
+"""Steps: the only code of a workflow that touches the world. Here is what one is; who runs it is not known here."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Generic, TypeVar, overload
+
+from pydantic import TypeAdapter
+
+I = TypeVar("I")  # noqa: E741 - input
+O = TypeVar("O")  # noqa: E741 - output
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often, and after which waits, a failed attempt is made again.
+
+    Waits grow by `factor` from `first_wait` to `longest_wait`. They are durable timers; on a lapsed log they are
+    stretched, so that the other side has real time to recover. Errors of a class in `never` are not tried again.
+    """
+
+    attempts: int = 5
+    first_wait: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    longest_wait: timedelta = timedelta(minutes=5)
+    never: tuple[type[Exception], ...] = ()
+
+    def wait(self, attempt: int) -> int:
+        """Milliseconds between the failure of `attempt` (counted from 1) and the next one."""
+        first, longest = self.first_wait / timedelta(milliseconds=1), self.longest_wait / timedelta(milliseconds=1)
+        return int(min(longest, first * self.factor ** min(attempt - 1, 64)))
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """An optional last parameter of a step: its side of the world."""
+
+    idempotency_key: str
+    """The call's id, the same for every attempt: send it to whoever can drop repeats."""
+    attempt: int
+    """Counted from 1."""
+    deadline: datetime
+    """Wall time at which this attempt is given up."""
+    resources: typing.Mapping[str, Any] = field(default_factory=dict)
+    """What the application's async context managers made, once per worker, by name."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[O]):
+    """A step to run with an input: a value, nothing has run yet."""
+
+    step: Step[Any, O]
+    input: object
+
+
+@dataclass(frozen=True)
+class Step(Generic[I, O]):
+    """An async function with a name, a retry and time limits. Await it in a test, or hand out `call(...)` in a handler."""
+
+    name: str
+    function: Callable[..., Awaitable[O]]
+    retry: Retry
+    timeout: timedelta
+    """Per attempt, wall time."""
+    total: timedelta | None
+    """For the call with all its attempts and waits; none: as long as the retry lasts."""
+    reconcile: Callable[[I], Awaitable[O | None]] | None = None
+    """Asked before a call is tried again whose first try may have happened; an answer other than None is the result."""
+
+    def call(self, input: I, /) -> Call[O]:
+        return Call(self, input)
+
+    async def __call__(self, input: I, /, *context: StepContext) -> O:
+        return await self.function(input, *context)
+
+    @cached_property
+    def takes_context(self) -> bool:
+        return len(self._parameters) > 1
+
+    @cached_property
+    def _parameters(self) -> list[Any]:
+        hints = typing.get_type_hints(self.function)
+        return [hints.get(name, Any) for name in inspect.signature(self.function).parameters]
+
+    @cached_property
+    def input_type(self) -> TypeAdapter[I]:
+        return TypeAdapter(self._parameters[0])
+
+    @cached_property
+    def output_type(self) -> TypeAdapter[O]:
+        return TypeAdapter(typing.get_type_hints(self.function).get("return", Any))
+
+    @cached_property
+    def write_input(self) -> Callable[[Any], bytes]:
+        """JSON of an input; raises for one that is not of the input's type."""
+        return _writer(self.input_type)
+
+    @cached_property
+    def write_output(self) -> Callable[[Any], bytes]:
+        return _writer(self.output_type)
+
+    @cached_property
+    def read_input(self) -> Callable[[bytes], I]:
+        read: Callable[[bytes], I] = self.input_type.validator.validate_json
+        return read
+
+    @cached_property
+    def read_output(self) -> Callable[[bytes], O]:
+        read: Callable[[bytes], O] = self.output_type.validator.validate_json
+        return read
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+def _writer(adapter: TypeAdapter[Any]) -> Callable[[Any], bytes]:
+    to_json = adapter.serializer.to_json
+    return lambda value: to_json(value, warnings="error")
+
+
+_RETRY = Retry()
+_TIMEOUT = timedelta(seconds=30)
+
+
+class _Decorator(typing.Protocol):
+    @overload
+    def __call__(self, function: Callable[[I], Awaitable[O]], /) -> Step[I, O]: ...
+    @overload
+    def __call__(self, function: Callable[[I, StepContext], Awaitable[O]], /) -> Step[I, O]: ...
+
+
+def step(
+    *,
+    name: str | None = None,
+    retry: Retry = _RETRY,
+    timeout: timedelta = _TIMEOUT,
+    total: timedelta | None = None,
+    reconcile: Callable[[Any], Awaitable[Any]] | None = None,
+) -> _Decorator:
+    """Make a step of an async function of one input (and, if it wants one, a `StepContext`).
+
+    The step's name is the function's: it is stored, so renaming the function renames the step.
+    """
+
+    def mark(function: Callable[..., Awaitable[Any]], /) -> Step[Any, Any]:
+        if not inspect.iscoroutinefunction(function):
+            message = f"step {function!r} is not async; write `async def`, since a step may wait"
+            raise TypeError(message)
+        return Step(name or function.__name__, function, retry, timeout, total, reconcile)
+
+    return mark
