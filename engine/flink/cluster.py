@@ -161,7 +161,8 @@ class Cluster:
         return configuration
 
     def _environment(self) -> dict[str, str]:
-        folders = [self.plan.app_path, str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+        here = Path(__file__).resolve().parent
+        folders = [str(here / "embedded"), self.plan.app_path, str(here.parents[1]), os.environ.get("PYTHONPATH", "")]
         configuration = self._home / "conf"
         configuration.mkdir(exist_ok=True)
         (configuration / "config.yaml").touch()

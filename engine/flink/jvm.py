@@ -173,6 +173,8 @@ class Jvm:
         port = self._await_port()
         os.environ["PYFLINK_GATEWAY_PORT"] = str(port)
         os.environ["FLINK_HOME"] = str(flink_home())
+        # As in embedded/apache_beam.py: PyFlink asks for Beam when a job's graph is drawn, and does without.
+        sys.modules.setdefault("apache_beam", None)  # type: ignore[arg-type]
         from pyflink.java_gateway import get_gateway  # noqa: PLC0415 (imported while Java starts)
 
         return get_gateway().jvm
