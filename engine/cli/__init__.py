@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line (the console script `longwatch`)."""
-    from engine.cli.app import main as run  # noqa: PLC0415 (typer only when the command runs)
+    from engine.cli.app import main as run
 
     run()

@@ -85,7 +85,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version
 
         line(f"longwatch {version('longwatch')}")
         raise typer.Exit

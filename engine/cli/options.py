@@ -38,6 +38,6 @@ def settings(**flags: object) -> Settings:
         SettingsError: for a value that no rule allows, naming where it came from.
 
     """
-    from engine.settings import load  # noqa: PLC0415 (pydantic only where a command needs it)
+    from engine.settings import load
 
     return load({name: value for name, value in flags.items() if value is not None}).settings

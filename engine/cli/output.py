@@ -43,21 +43,21 @@ def plain(text: object) -> str:
 
 def cell(text: object) -> str:
     """Foreign text for a rich table or a line with markup."""
-    from rich.markup import escape  # noqa: PLC0415 (rich only where something is drawn)
+    from rich.markup import escape
 
     return escape(plain(text))
 
 
 def console() -> Console:
     """Standard output for people. Lines are never cut when it is no terminal."""
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str = "") -> None:
     """Print a table; every cell is treated as foreign text."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     drawn = Table(*columns, title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for row in rows:

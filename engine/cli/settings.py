@@ -35,7 +35,7 @@ def settings(
 
     Example: `LONGWATCH_PARALLELISM=2 longwatch settings parallelism backend`
     """
-    from engine.settings import load  # noqa: PLC0415
+    from engine.settings import load
 
     flags = {"data": data, "app": application, "log": log}
     loaded = load({name: value for name, value in flags.items() if value is not None})
@@ -53,7 +53,7 @@ def _chosen(names: list[str] | None, loaded: Loaded) -> list[str]:
 
 
 def _as_json(loaded: Loaded, name: str) -> None:
-    from engine.settings import rule, show, variable  # noqa: PLC0415
+    from engine.settings import rule, show, variable
 
     field = type(loaded.settings).model_fields[name]
     emit(
@@ -70,7 +70,7 @@ def _as_json(loaded: Loaded, name: str) -> None:
 
 
 def _as_words(loaded: Loaded, name: str) -> None:
-    from engine.settings import show  # noqa: PLC0415
+    from engine.settings import show
 
     value = show(getattr(loaded.settings, name), name)
     said = (
