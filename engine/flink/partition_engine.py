@@ -1,0 +1,360 @@
+"""The engine of a partition: reads its entries, folds each under its run's own Flink key, and hands calls to the steps.
+
+How it works. A partition of the log is a key group of Flink, so the reader of a partition has a key in that key group
+(`reader_key`), under which its position is kept; a run's stored bytes and its one Flink timer live under the run's key.
+Every reader has a timer. The one of the lowest partition of this subtask polls for all of them and re-arms itself; the
+others fire once a second, which is how a subtask learns, after a start, a restore or a rescaling, which partitions are
+its own.
+
+A poll lasts one slice. It reads, folds, and sends what came out in front of the next read; at its end everything is
+acknowledged by the log, before the mailbox is given back and so before any checkpoint. So a checkpoint never holds a
+position whose outputs could be lost, and what is folded again after a crash puts out the same ids, which the log drops.
+
+What is kept of a run is `armed` (wall ms of its Flink timer), a flag, and the bytes of `engine.core.snapshot`. One timer
+a run: when it fires, a `TickEntry` is appended (see ARCHITECTURE.md, rule 4), and the fold of the tick arms the next. The
+cell `pending` marks the runs that must be looked at after a restore: calls in flight, or a tick not folded yet.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import struct
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from pyflink.datastream import KeyedProcessFunction
+
+from engine.core.application import Application
+from engine.core.definition import Workflow
+from engine.core.entry import Entry, OrderEntry, TickEntry, read_entry, write_entry
+from engine.core.errors import HandlerFailed
+from engine.core.partition import flink_key, is_reader_key, partition_of, reader_key, split_flink_key
+from engine.core.record import DeadLetter, write_record
+from engine.core.transition import (
+    CancelCall,
+    Held,
+    Place,
+    PublishEvent,
+    Reaction,
+    Rules,
+    StartCall,
+    Verdict,
+    running_calls,
+    transition,
+)
+from engine.flink.calls import Calls, Request
+from engine.flink.guard import Guard
+from engine.flink.plan import Plan
+from engine.log.errors import LogUnavailable
+from engine.log.protocol import START, Header, Position
+
+logger = logging.getLogger(__name__)
+
+READ_COUNT = 500
+LEARN_MS = 1000
+TICKS_AT_ONCE = 1000
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+_HEAD = struct.Struct(">QB")
+_HEAD_SIZE = _HEAD.size
+_verdict = msgspec.json.Decoder(Verdict).decode
+_held = msgspec.msgpack.Decoder(tuple[str, int, bytes]).decode
+
+
+class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has no types
+    """One subtask: some partitions of the log, and the runs in them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def open(self, runtime_context: Any) -> None:
+        """Open state and log; see `KeyedProcessFunction.open`."""
+        from engine.flink.internals import KeyedStore  # noqa: PLC0415 - inside Flink's JVM only
+        from engine.flink.opening import load_application, open_log, open_logging  # noqa: PLC0415 - the same
+
+        plan = self.plan
+        open_logging(plan)
+        self.application: Application = load_application(plan)
+        self.cursor, self.log = open_log(plan)
+        self.header: Header = self.cursor.header
+        self.rules = Rules(plan.early_hold_ms, plan.retention_ms)
+        self.store = KeyedStore(runtime_context, cells=("run", "pending", "position"), queues=("held",))
+        self.guard = Guard(plan.handler_timeout_ms / 1000)
+        self.readers = {reader_key(p, self.header.partitions): p for p in range(self.header.partitions)}
+        self.positions: dict[int, tuple[Position, int]] = {}
+        self.verdicts: dict[int, dict[Position, bytes]] = {}
+        self.armed: set[str] = set()
+        self.lead = -1
+        self.assigned = False
+        self.calls: Calls | None = None
+        self.appends: list[tuple[int, bytes]] = []
+        self.timers: Any = None
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+
+    def process_element(self, value: str, ctx: Any) -> Iterable[bytes]:
+        """A seed: the key of a reader, on the first start of a log."""
+        if value not in self.armed:
+            self.armed.add(value)
+            service = ctx.timer_service()
+            service.register_processing_time_timer(service.current_processing_time())
+        return ()
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:
+        """A reader's turn, or a run whose timer is due."""
+        if self.timers is None:
+            from engine.flink.internals import Timers  # noqa: PLC0415 - inside Flink's JVM only
+
+            self.timers = Timers(ctx)
+        key = ctx.get_current_key()
+        try:
+            if is_reader_key(key):
+                self._reader(key)
+            else:
+                self._due(key)
+        except Exception:
+            logger.exception("the partition engine ends")
+            raise
+        return ()
+
+    def close(self) -> None:
+        """End the steps' thread. Flink does not call this on every way out: the thread also ends by itself."""
+        if getattr(self, "calls", None) is not None and self.calls is not None:
+            self.calls.stop()
+
+    # -- readers -------------------------------------------------------------------------------------------------
+
+    def _reader(self, key: str) -> None:
+        partition = self.readers[key]
+        if partition not in self.positions:
+            self._learn(partition)
+        if partition != self.lead:
+            self.timers.set(self.timers.now() + LEARN_MS)
+            return
+        self._poll()
+        self.store.select(key)
+        self.timers.set(self.timers.now() + 1)
+
+    def _learn(self, partition: int) -> None:
+        """A partition of this subtask shows itself; its position is under the key that is selected."""
+        raw = self.store.cell("position").read()
+        position, at = msgspec.json.decode(raw, type=tuple[str, int]) if raw else (START, 0)
+        self.positions[partition] = Position(position), at
+        self.lead = min(self.positions)
+        self.assigned = False
+
+    def _assign(self) -> None:
+        """Read the partitions that are known by now, and look for the runs that a crash or a stop left in mid-air."""
+        self._patiently(lambda: self.cursor.assign({p: q for p, (q, _) in self.positions.items()}))
+        for partition, (position, _) in self.positions.items():
+            if partition not in self.verdicts:
+                self.verdicts[partition] = self._patiently(lambda p=partition, q=position: self.cursor.verdicts(p, q))
+        if self.calls is None:
+            self.calls = Calls(self.application, self.plan.log_url, self.header)
+            self.calls.start()
+            self._recover(self.calls)
+        self.assigned = True
+
+    def _recover(self, calls: Calls) -> None:
+        """Start the calls that were in flight again, and arm the timers of ticks that may be lost."""
+        read, write = self.store.cell("run").read, self.store.cell("run").write
+        for key in list(self.store.keys("pending")):
+            self.store.select(key)
+            raw = read()
+            if raw is None:
+                continue
+            workflow, own = split_flink_key(key)
+            calls.submit([Request(workflow, own, call) for call in running_calls(raw[_HEAD_SIZE:])])
+            soon = self.timers.now() + 1
+            write(_HEAD.pack(soon, 1) + raw[_HEAD_SIZE:])
+            self.timers.set(soon)
+
+    def _poll(self) -> None:
+        """One slice."""
+        if not self.assigned:
+            self._assign()
+        calls = self.calls
+        assert calls is not None  # noqa: S101 - made by _assign
+        calls.check()
+        end = time.monotonic() + self.plan.slice_ms / 1000
+        moved: set[int] = set()
+        while (left := end - time.monotonic()) > 0:
+            calls.sign_of_life = time.monotonic()
+            batches = self._patiently(lambda ms=left: self.cursor.read(READ_COUNT, max(1, int(ms * 1000))))
+            for partition, entries in batches:
+                moved.add(partition)
+                self._batch(partition, entries, calls)
+            if self.appends:
+                self._append()
+        if moved:
+            self.cursor.passed({p: self.positions[p][0] for p in moved})
+        self._patiently(self.cursor.flush)
+        if self.appends:
+            self._append()
+        cell = self.store.cell("position")
+        for partition in moved:
+            self.store.select(reader_key(partition, self.header.partitions))
+            cell.write(msgspec.json.encode(self.positions[partition]))
+
+    def _append(self) -> None:
+        """Ticks, and published events for other runs: acknowledged before this returns."""
+        appends, self.appends = self.appends, []
+        self._patiently(lambda: self.log.append_many(appends))
+
+    def _patiently(self, action: Any) -> Any:
+        """Do it; while the log is away, wait for it. Nothing is given back meanwhile, so no checkpoint can be taken."""
+        pause, told = FIRST_PAUSE, False
+        while True:
+            try:
+                return action()
+            except LogUnavailable as error:
+                if not told:
+                    logger.warning("%s; waiting for it", error)
+                    told = True
+            time.sleep(pause)  # the log is away: there is nothing else to do
+            pause = min(2 * pause, LONGEST_PAUSE)
+            if self.calls is not None:
+                self.calls.sign_of_life = time.monotonic()
+            try:
+                self.cursor.reconnect()
+            except LogUnavailable:
+                continue
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def _due(self, key: str) -> None:
+        """The timer of a run: bring time to it by a tick on the log."""
+        cell = self.store.cell("run")
+        raw = cell.read()
+        if raw is None:
+            return
+        workflow, own = split_flink_key(key)
+        cell.write(_HEAD.pack(0, 1) + raw[_HEAD_SIZE:])
+        self.store.cell("pending").write(b"t")
+        partition = partition_of(workflow, own, self.header.partitions)
+        due = self.header.log_time(int(time.time() * 1000))
+        self.appends.append((partition, write_entry(TickEntry(workflow, own, due))))
+        if len(self.appends) >= TICKS_AT_ONCE:
+            self._append()
+
+    def _batch(self, partition: int, entries: list[tuple[Position, int, bytes]], calls: Calls) -> None:
+        """Fold entries of one partition, in order."""
+        header, workflows, store = self.header, self.application.workflows, self.store
+        select, read, run = store.select, store.cell("run").read, store.cell("run")
+        now, lapse, parts = self.timers.now(), header.lapse, header.partitions
+        verdicts = self.verdicts[partition]
+        _, at = self.positions[partition]
+        requests: list[Request] = []
+        last_stamp, position = -1, START
+        for position, stamp, payload in entries:
+            if stamp != last_stamp:
+                last_stamp, at = stamp, max(at, header.log_time(stamp))
+            place = Place(partition, position, at, lapse)
+            try:
+                entry = read_entry(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self._dead(place, payload, f"no entry: {error}")
+                continue
+            workflow = workflows.get(entry.workflow)
+            if workflow is None:
+                self._dead(place, payload, f"this application has no workflow {entry.workflow!r}", entry)
+                continue
+            if partition_of(entry.workflow, entry.key, parts) != partition:
+                self._dead(place, payload, f"stands in partition {partition}, where its run is not", entry)
+                continue
+            select(flink_key(entry.workflow, entry.key))
+            raw = read()
+            stored = None if raw is None else raw[_HEAD_SIZE:]
+            reaction = self._fold(workflow, stored, entry, place, verdicts)
+            self._emit(place, reaction, entry, requests)
+            self._keep(run, raw, reaction, now)
+            if reaction.hold:
+                store.queue("held").append(msgspec.msgpack.encode((position, at, payload)))
+        self.positions[partition] = position, at
+        if requests:
+            calls.submit(requests)
+
+    def _fold(
+        self, workflow: Workflow[Any], stored: bytes | None, entry: Entry, place: Place, verdicts: dict[Position, bytes]
+    ) -> Reaction:
+        held = self._held() if isinstance(entry, OrderEntry) else ()
+        verdict = _verdict(verdicts[place.position]) if place.position in verdicts else None
+        try:
+            with self.guard:
+                return transition(workflow, stored, entry, place, verdict=verdict, held=held, rules=self.rules)
+        except HandlerFailed as failed:
+            made = msgspec.json.encode(Verdict(failed.index, failed.error, failed.where, failed.cause))
+            logger.warning("%s/%s halts: %s", entry.workflow, entry.key, failed)
+        stood = self._patiently(lambda: self.cursor.verdict(place.partition, place.position, made))
+        verdicts[place.position] = stood
+        verdict = _verdict(stood)
+        with self.guard:
+            return transition(workflow, stored, entry, place, verdict=verdict, held=held, rules=self.rules)
+
+    def _held(self) -> list[Held]:
+        found = []
+        for raw in self.store.queue("held"):
+            position, at, payload = _held(raw)
+            found.append(Held(Position(position), at, read_entry(payload)))
+        return found
+
+    def _keep(self, run: Any, raw: bytes | None, reaction: Reaction, now: int) -> None:
+        """Write what is left of the run, mark it if it has calls in flight, and see to its timer."""
+        armed, flag = _HEAD.unpack_from(raw) if raw is not None else (0, 0)
+        if reaction.stored is None:
+            if raw is not None:
+                run.clear()
+        else:
+            if reaction.wakes:
+                wall = max(self.header.wall_time(reaction.wakes), now + 1)
+                if not armed or wall < armed:
+                    self.timers.set(wall)
+                    armed = wall
+            run.write(_HEAD.pack(armed, reaction.running) + reaction.stored)
+        if reaction.running != flag:
+            pending = self.store.cell("pending")
+            if reaction.running:
+                pending.write(b"c")
+            else:
+                pending.clear()
+        for _ in range(reaction.release):
+            self.store.queue("held").popleft()
+
+    def _emit(self, place: Place, reaction: Reaction, entry: Entry, requests: list[Request]) -> None:
+        put, partition, position = self.cursor.put, place.partition, place.position
+        for record in reaction.records:
+            put("journal", partition, position, record.index, write_record(record))
+        dead = published = 0
+        for command in reaction.commands:
+            if isinstance(command, StartCall):
+                requests.append(Request(entry.workflow, entry.key, command))
+            elif isinstance(command, PublishEvent):
+                put("outbox", partition, position, published, write_record(command.envelope))
+                published += 1
+                self._hand_on(command)
+            elif isinstance(command, DeadLetter):
+                put("dead", partition, position, dead, write_record(command))
+                dead += 1
+            elif isinstance(command, CancelCall) and self.calls is not None:
+                self.calls.cancel([(command.run, command.id)])
+
+    def _hand_on(self, command: PublishEvent) -> None:
+        """A published event that workflows of this application take is an entry for each of them too."""
+        if self.application.takers(type(command.event).__name__):
+            for taken in self.application.entries(command.event, command.envelope):
+                partition = partition_of(taken.workflow, taken.key, self.header.partitions)
+                self.appends.append((partition, write_entry(taken)))
+
+    def _dead(self, place: Place, payload: bytes, reason: str, entry: Entry | None = None) -> None:
+        letter = DeadLetter(
+            reason=reason,
+            at=place.at,
+            entry=place.position,
+            body=payload,
+            workflow=entry.workflow if entry else "",
+            key=entry.key if entry else "",
+        )
+        self.cursor.put("dead", place.partition, place.position, 0, write_record(letter))
