@@ -66,7 +66,7 @@ class MemoryLog:
         check_partition(self.header, partition)
         with self._lock:
             orders = self._orders.setdefault(("log", partition), [])
-            head, rest = orders[-1] if orders else (-1, 0)
+            head, rest = orders[-1] if orders else (0, 0)
             now = self._clock()
             order = (now, 0) if now > head else (head, rest + 1)
             position = Position(f"{order[0]}-{order[1]}")

@@ -45,7 +45,7 @@ from engine.log.redis_keys import (
     verdicts,
     verdicts_of,
 )
-from engine.log.redis_wire import Address, Reply, Wire, bulk, encode, refused
+from engine.log.redis_wire import Address, Reply, Wire, bulk, bulks, encode, refused
 
 PUBLISH_SECONDS = 0.25
 """Positions are published at most so often: trimming works in minutes, and each publication costs a write."""
@@ -90,7 +90,7 @@ class RedisCursor:
         self._passed: dict[int, Position] = {}
         self._unpublished = False
         self._published = 0.0
-        self._put_head = b"".join(bulk(part) for part in ("EVALSHA", PUT.sha, 2, EPOCH, PASSED, epoch))
+        self._put_head = bulks("EVALSHA", PUT.sha, 2, EPOCH, PASSED, epoch)
         self._wire: Wire | None = None
         self._header = self._connect(log_id)
         partitions = range(self._header.partitions)

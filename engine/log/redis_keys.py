@@ -79,6 +79,64 @@ return redis.call('HGET', KEYS[2], ARGV[2])
 )
 """KEYS epoch, verdicts; ARGV own epoch, position, verdict."""
 
+CREATE = Script(
+    _EFFECTS
+    + """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local now = redis.call('TIME')
+local origin = string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
+redis.call('HSET', KEYS[1], 'origin', origin, unpack(ARGV))
+redis.call('SETNX', KEYS[2], 0)
+return 1
+"""
+)
+"""KEYS header, epoch; ARGV fields and values of the header, all but the origin."""
+
+TRIM = Script(
+    _EFFECTS
+    + """
+local epoch = redis.call('GET', KEYS[1])
+if ARGV[1] ~= '' and tonumber(epoch) > tonumber(ARGV[1]) then
+  return redis.error_reply('FENCED epoch ' .. epoch .. ' trims now, and this is epoch ' .. ARGV[1])
+end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+for i = 4, #KEYS do redis.call('XTRIM', KEYS[i], 'MINID', '=', ARGV[i]) end
+for i = #KEYS + 1, #ARGV do redis.call('HDEL', KEYS[3], ARGV[i]) end
+return 1
+"""
+)
+"""KEYS epoch, trimmed, verdicts, then streams; ARGV own epoch or '', partition, position, then for each stream the
+first id that stays, then the positions of verdicts that go."""
+
+TAKE = Script(
+    """
+if (redis.call('GET', KEYS[2]) or '') ~= ARGV[1] or (redis.call('GET', KEYS[1]) or '0') ~= ARGV[2] then
+  return redis.error_reply('LEASED meanwhile')
+end
+redis.call('SET', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[4])
+return 1
+"""
+)
+"""KEYS epoch, lease; ARGV lease and epoch that were seen, epoch and lease that come."""
+
+RENEW = Script(
+    _GUARD
+    + """
+redis.call('SET', KEYS[2], ARGV[2])
+return 1
+"""
+)
+"""KEYS epoch, lease; ARGV own epoch, lease."""
+
+RELEASE = Script(
+    """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+return 1
+"""
+)
+"""KEYS epoch, lease; ARGV own epoch."""
+
 
 def header_of(fields: list[bytes], where: object) -> Header:
     """Read the answer of HGETALL.

@@ -1,0 +1,317 @@
+"""What the log no longer holds: segments of compressed JSON lines in day files.
+
+A segment is `TOPIC/PARTITION/TOPIC-PARTITION-FIRST-LAST.jsonl.gz` (positions with a dot for their dash). It is written
+aside, synced and renamed, so it is there whole or not at all; the directory listing is the only index of segments.
+
+Inside it is a row of gzip members of about a thousand lines. Each member's header has an extra field (RFC 1952,
+2.3.1.1; as BGZF does) with its size and its first and last position: a reader hops from header to header and unpacks
+only what it wants, and `zcat` reads the file all the same. A line:
+
+    {"position":"1764000000000-0","stamp":1764000000000,"body":{...}}
+
+Outputs carry `index` beside it. A payload that is not JSON on one line stands base64 in `bytes` in place of `body`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
+from uuid import uuid4
+
+import msgspec
+from msgspec import Raw, Struct
+
+from engine.log.errors import LogError
+from engine.log.protocol import Item, Topic, order_of, output_id, place_of
+
+SUFFIX = ".jsonl.gz"
+ASIDE = ".part"
+MEMBER_LINES = 1000
+MEMBER_BYTES = 1 << 20
+SEGMENT_BYTES = 64 << 20
+"""Of the compressed file."""
+DAY_MS = 86_400_000
+LEVEL = 3
+"""Of compression: on entries of this kind as fast as level 1 and smaller; level 6 takes 1.4 times the time."""
+
+_HEAD = struct.Struct("<4sIBBH")
+"""Of a member: magic, time, flags of the packer, system, length of the extra field."""
+_EXTRA = struct.Struct("<2sHI")
+"""Mark and length of our part of the extra field, then the member's size; first and last position follow as text."""
+_SIZE = struct.Struct("<I")
+_FOOT = struct.Struct("<II")
+_MAGIC = b"\x1f\x8b\x08\x04"  # gzip, deflate, with an extra field
+_UNKNOWN_SYSTEM = 255
+_MARK = b"LW"
+_START, _END = (-1, 0), (float("inf"), 0)
+
+
+class _Line(Struct):
+    position: str
+    stamp: int
+    index: int = -1
+    body: Raw | msgspec.UnsetType = msgspec.UNSET
+    bytes: str = ""
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class _Member(NamedTuple):
+    """One gzip member, told from its header."""
+
+    offset: int
+    size: int
+    first: tuple[int, int]
+    last: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One file of the archive."""
+
+    path: Path
+    topic: Topic
+    partition: int
+    first: str
+    last: str
+
+
+class Archive:
+    """The archive of a log, in a folder. One writer, any number of readers, of other processes too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def segments(self, topic: Topic, partition: int) -> list[Segment]:
+        """The segments of a topic and partition in order."""
+        folder = self._folder(topic, partition)
+        try:
+            names = os.listdir(folder)  # noqa: PTH208 - thousands of names, no need of a Path for each
+        except FileNotFoundError:
+            return []
+        found = [_segment(folder, name, topic, partition) for name in names if name.endswith(SUFFIX)]
+        return sorted(found, key=lambda segment: order_of(segment.first))
+
+    def end(self, topic: Topic, partition: int) -> str | None:
+        """The last id that is archived, or None."""
+        lasts = (segment.last for segment in self.segments(topic, partition))
+        return max(lasts, key=order_of, default=None)
+
+    def scan(self, topic: Topic, partition: int, after: str | None = None, until: str | None = None) -> Iterator[Item]:
+        """Items behind `after` up to and with `until`; each once, also where segments overlap."""
+        last = order_of(after) if after else _START
+        stop = _END if until is None else order_of(until)
+        for segment in self.segments(topic, partition):
+            if order_of(segment.first) > stop:
+                return
+            if order_of(segment.last) <= last:
+                continue
+            for item in _items(segment, last, stop):
+                order = order_of(item.id)
+                if last < order <= stop:
+                    last = order
+                    yield item
+
+    def get(self, topic: Topic, partition: int, item: str) -> Item | None:
+        """One item by its id."""
+        wanted = order_of(item)
+        for segment in self.segments(topic, partition):
+            if order_of(segment.first) <= wanted <= order_of(segment.last):
+                return next((found for found in _items(segment, wanted, wanted) if found.id == item), None)
+        return None
+
+    def write(self, topic: Topic, partition: int, items: Iterable[Item]) -> Iterator[Segment]:
+        """Write items, which come in order, as segments of at most a day and 64 MB; each when it is safe on disk."""
+        folder = self._folder(topic, partition)
+        rest = iter(items)
+        item = next(rest, None)
+        if item is not None:
+            _make(folder)
+        while item is not None:
+            with contextlib.closing(_SegmentWriter(folder, topic, partition, item)) as writer:
+                while item is not None and writer.takes(item):
+                    writer.add(item)
+                    item = next(rest, None)
+                segment = writer.finish()
+            yield segment
+
+    def clean(self) -> int:
+        """Remove what a crash left half written; for the one writer, before it begins. How many files."""
+        leftovers = list(self.folder.glob(f"*/*/*{ASIDE}"))
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        return len(leftovers)
+
+    def forget(self, topic: Topic, before: int) -> int:
+        """Remove the segments of a topic whose last item has a stamp before this wall time, ms; how many."""
+        gone = [path for path in self.folder.glob(f"{topic}/*/*{SUFFIX}") if order_of(_ends(path.name)[1])[0] < before]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
+    def _folder(self, topic: Topic, partition: int) -> Path:
+        return self.folder / topic / f"{partition:02d}"
+
+
+def _segment(folder: Path, name: str, topic: Topic, partition: int) -> Segment:
+    first, last = _ends(name)
+    return Segment(folder / name, topic, partition, first, last)
+
+
+def _ends(name: str) -> tuple[str, str]:
+    *_, first, last = name.removesuffix(SUFFIX).split("-")
+    return first.replace(".", "-"), last.replace(".", "-")
+
+
+class _SegmentWriter:
+    """One segment on its way: aside until `finish`, gone when that does not come."""
+
+    def __init__(self, folder: Path, topic: Topic, partition: int, first: Item) -> None:
+        self._folder, self._topic, self._partition = folder, topic, partition
+        self._day = first.stamp // DAY_MS
+        self._first = self._last = first.id
+        self._aside = folder / f"{uuid4().hex}{ASIDE}"
+        self._file = self._aside.open("xb")
+        self._size = 0
+        self._lines: list[bytes] = []
+        self._line_bytes = 0
+        self._member_first = first.id
+
+    def takes(self, item: Item) -> bool:
+        """Whether an item still belongs into this segment."""
+        return self._size < SEGMENT_BYTES and item.stamp // DAY_MS == self._day
+
+    def add(self, item: Item) -> None:
+        if not self._lines:
+            self._member_first = item.id
+        line = _line(self._topic, item)
+        self._lines.append(line)
+        self._line_bytes += len(line)
+        self._last = item.id
+        if len(self._lines) >= MEMBER_LINES or self._line_bytes >= MEMBER_BYTES:
+            self._end_member()
+
+    def finish(self) -> Segment:
+        """Sync, rename, sync the folder: from here on the segment is there."""
+        self._end_member()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        ends = "-".join(end.replace("-", ".") for end in (self._first, self._last))
+        path = self._folder / f"{self._topic}-{self._partition:02d}-{ends}{SUFFIX}"
+        self._aside.rename(path)
+        _sync(self._folder)
+        return Segment(path, self._topic, self._partition, self._first, self._last)
+
+    def close(self) -> None:
+        self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+    def _end_member(self) -> None:
+        if self._lines:
+            member = _pack(self._member_first, self._last, b"".join(self._lines))
+            self._file.write(member)
+            self._size += len(member)
+            self._lines.clear()
+            self._line_bytes = 0
+
+
+def _line(topic: Topic, item: Item) -> bytes:
+    """The item as a line, or with its payload in base64 when the payload would not come back from JSON as it was."""
+    place, index = (item.id, b"") if topic == "log" else _place(item.id)
+    head = b'{"position":"%b","stamp":%d%b' % (place.encode(), item.stamp, index)
+    line = b'%b,"body":%b}\n' % (head, item.payload)
+    if _is_plain(line, item.payload):
+        return line
+    return b'%b,"bytes":"%b"}\n' % (head, b64encode(item.payload))
+
+
+def _place(output: str) -> tuple[str, bytes]:
+    position, index = place_of(output)
+    return position, b',"index":%d' % index
+
+
+def _is_plain(line: bytes, payload: bytes) -> bool:
+    if line.find(b"\n") != len(line) - 1 or b"\r" in payload:
+        return False
+    try:
+        line.decode()
+        return bytes(_decode(line).body) == payload  # type: ignore[arg-type]  # a Raw, or it would not have decoded
+    except (UnicodeDecodeError, msgspec.DecodeError, TypeError):
+        return False
+
+
+def _pack(first: str, last: str, lines: bytes) -> bytes:
+    """A gzip member (RFC 1952) whose extra field says how long it is and which positions it holds."""
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(lines) + packer.flush()
+    ends = f"{first} {last}".encode()
+    size = _HEAD.size + _EXTRA.size + len(ends) + len(packed) + _FOOT.size
+    head = _HEAD.pack(_MAGIC, 0, 0, _UNKNOWN_SYSTEM, _EXTRA.size + len(ends))
+    extra = _EXTRA.pack(_MARK, _SIZE.size + len(ends), size) + ends
+    return head + extra + packed + _FOOT.pack(zlib.crc32(lines), len(lines) & 0xFFFFFFFF)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder so that it is still there after a power cut."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _items(segment: Segment, first: tuple[int, int], last: tuple[float, int]) -> Iterator[Item]:
+    """The items of those members that reach into first..last: some before and some behind as well."""
+    try:
+        with segment.path.open("rb") as file:
+            for member in _members(file):
+                if member.first > last:
+                    return
+                if member.last >= first:
+                    yield from _unpack(file, member, segment.topic)
+    except (zlib.error, struct.error, ValueError, msgspec.DecodeError) as error:
+        msg = f"archive segment {segment.path}: it is damaged ({error}); bring it back from a copy of the archive"
+        raise LogError(msg) from error
+
+
+def _members(file: IO[bytes]) -> Iterator[_Member]:
+    offset = 0
+    while head := _at(file, offset, _HEAD.size):
+        magic, _, _, _, extra = _HEAD.unpack(head)
+        if magic != _MAGIC:
+            msg = f"no member begins at byte {offset}"
+            raise ValueError(msg)
+        field = _at(file, offset + _HEAD.size, extra)
+        _, _, size = _EXTRA.unpack_from(field)
+        first, last = field[_EXTRA.size :].decode("ascii").split()
+        yield _Member(offset, size, order_of(first), order_of(last))
+        offset += size
+
+
+def _at(file: IO[bytes], offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _unpack(file: IO[bytes], member: _Member, topic: Topic) -> Iterator[Item]:
+    lines = zlib.decompress(_at(file, member.offset, member.size), zlib.MAX_WBITS | 16)
+    for raw in lines.splitlines():
+        line = _decode(raw)
+        payload = b64decode(line.bytes) if line.body is msgspec.UNSET else bytes(line.body)
+        yield Item(line.position if topic == "log" else output_id(line.position, line.index), line.stamp, payload)
