@@ -1,0 +1,45 @@
+"""Everything an insurance claim does in the outside world.
+
+The steps reach it through two resources of the application, by name: `world` (world.py) and `assessor` (assessor.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+from engine import Retry, StepContext, step
+from workflows.insurance_claim.data import Assessment, CustomerId, Dossier, History, Message, Policy, PolicyId
+from workflows.insurance_claim.world import NotInRegisterError, World
+
+if TYPE_CHECKING:
+    from workflows.insurance_claim.assessor import Assessor  # imports the language model's client, an extra
+
+LOOKUP = Retry(attempts=5, never=(NotInRegisterError,))
+
+
+@step(retry=LOOKUP, timeout=timedelta(seconds=10))
+async def fetch_policy(policy_id: PolicyId, context: StepContext) -> Policy:
+    return await asyncio.to_thread(world(context).policy, policy_id)
+
+
+@step(retry=LOOKUP, timeout=timedelta(seconds=10))
+async def fetch_history(customer_id: CustomerId, context: StepContext) -> History:
+    return await asyncio.to_thread(world(context).history, customer_id)
+
+
+@step(retry=Retry(attempts=3), timeout=timedelta(minutes=5))
+async def assess_risk(dossier: Dossier, context: StepContext) -> Assessment:
+    """Ask the language model. The time allowed covers the queue at a small model that many claims ask at once."""
+    assessor = cast("Assessor", context.resources["assessor"])
+    return await assessor.assess(dossier, context.idempotency_key, context.attempt)
+
+
+@step()
+async def send_message(message: Message, context: StepContext) -> None:
+    await asyncio.to_thread(world(context).deliver, message, context.idempotency_key)
+
+
+def world(context: StepContext) -> World:
+    return cast("World", context.resources["world"])

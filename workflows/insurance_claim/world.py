@@ -1,0 +1,120 @@
+"""The claim's surroundings, in one SQLite file: the policy register, the customers' history, the letter box.
+
+A stand-in for three services of an insurer, read and written for real by the steps. The demo fills it with made-up
+customers (generator.py). Every method opens the file anew, so any thread and any process may call it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workflows.insurance_claim.data import CustomerId, History, Message, Policy, PolicyId
+
+PATH_SETTING = "LONGWATCH_CLAIM_WORLD"
+DEFAULT_PATH = Path(".longwatch", "claim-world.sqlite")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS policies (policy_id TEXT PRIMARY KEY, limit_eur INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS customers (customer_id TEXT PRIMARY KEY, claims_last_5_years INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (
+    idempotency_key TEXT PRIMARY KEY,
+    recipient TEXT NOT NULL,
+    text TEXT NOT NULL,
+    attempts INTEGER NOT NULL
+);
+"""
+
+
+class NotInRegisterError(LookupError):
+    """No such policy or customer: asking again does not help."""
+
+
+class World:
+    """The file at `path`. It must have been made (`World.make`), so a wrong path is not mistaken for an empty world."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def from_environment(cls) -> World:
+        return cls(Path(os.environ.get(PATH_SETTING, DEFAULT_PATH)))
+
+    @classmethod
+    def make(cls, path: Path, policies: dict[PolicyId, Policy], customers: dict[CustomerId, History]) -> World:
+        """Make the file, or fill up one that is there; what it holds already stays."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with connection(path) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(SCHEMA)
+            db.executemany("INSERT OR IGNORE INTO policies VALUES (?, ?)", _rows(policies, "limit_eur"))
+            db.executemany("INSERT OR IGNORE INTO customers VALUES (?, ?)", _rows(customers, "claims_last_5_years"))
+        return cls(path)
+
+    def policy(self, policy_id: PolicyId) -> Policy:
+        """Look the policy up.
+
+        Raises:
+            NotInRegisterError: Nobody has this number.
+        """
+        limit = self._one("SELECT limit_eur FROM policies WHERE policy_id = ?", policy_id, "policy")
+        return Policy(limit_eur=limit)
+
+    def history(self, customer_id: CustomerId) -> History:
+        """Look up what the customer claimed before.
+
+        Raises:
+            NotInRegisterError: Nobody has this number.
+        """
+        claims = self._one("SELECT claims_last_5_years FROM customers WHERE customer_id = ?", customer_id, "customer")
+        return History(claims_last_5_years=claims)
+
+    def deliver(self, message: Message, idempotency_key: str) -> None:
+        """Put a message into the letter box; the same key again is counted and changes nothing else."""
+        with self._open() as db:
+            db.execute(
+                "INSERT INTO messages VALUES (?, ?, ?, 1)"
+                " ON CONFLICT (idempotency_key) DO UPDATE SET attempts = attempts + 1",
+                (idempotency_key, message.to, message.text),
+            )
+
+    def messages(self) -> list[tuple[str, Message, int]]:
+        """What lies in the letter box: idempotency key, message, attempts."""
+        with self._open() as db:
+            rows = db.execute("SELECT idempotency_key, recipient, text, attempts FROM messages ORDER BY rowid")
+            return [(key, Message(to=to, text=text), attempts) for key, to, text, attempts in rows]
+
+    def _one(self, query: str, key: str, what: str) -> int:
+        with self._open() as db:
+            row = db.execute(query, (key,)).fetchone()
+        if row is None:
+            raise NotInRegisterError(f"{what} {key!r} is not in the register")
+        return int(row[0])
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"no claim world at {self.path}: make one with `python -m workflows.insurance_claim.generator --out"
+                f" {self.path}`, or set {PATH_SETTING} to the file of the one you have"
+            )
+        with connection(self.path) as db:
+            yield db
+
+
+@contextmanager
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection for one piece of work: committed at the end, waiting up to 30 s for other writers."""
+    db = sqlite3.connect(path, timeout=30)
+    try:
+        with db:
+            yield db
+    finally:
+        db.close()
+
+
+def _rows(models: dict[PolicyId, Policy] | dict[CustomerId, History], field: str) -> Iterable[tuple[str, int]]:
+    return ((key, getattr(model, field)) for key, model in models.items())
