@@ -206,17 +206,17 @@ class Settings(BaseModel):
             "How long (log time) the end of a finished run is remembered; after that its key may begin a new run."
         ),
     )
-    archive: bool = Field(
-        default=True,
-        description="Keep what is trimmed from the log in files, so that everything can be folded again.",
+    archive_entries: Annotated[int, Field(ge=1)] = Field(
+        10_000,
+        description="A partition of the log is archived and trimmed when it holds so many entries,",
     )
-    archive_segment: Annotated[Size, Field(ge=1 << 20)] = Field(
-        64 << 20,
-        description="Largest file of the archive before compression; a file holds at most a day.",
+    archive_age: Annotated[Duration, Field(ge=_SECOND)] = Field(
+        timedelta(hours=1),
+        description="or when the oldest of them is as old (wall time).",
     )
-    dead_letter_retention: Annotated[Duration, Field(ge=timedelta(0))] = Field(
-        timedelta(days=90),
-        description="How long (wall time) dead letters are kept.",
+    dead_letter_retention: Annotated[Duration, Field(ge=timedelta(days=1))] = Field(
+        timedelta(days=30),
+        description="How long (wall time, whole days) dead letters are kept.",
     )
 
     model: str = Field(
@@ -291,7 +291,8 @@ def load(
                 "flag": f"flag --{name.replace('_', '-')}",
             }.get(source, source)
             if name not in Settings.model_fields:
-                problems.append(f"{where}: there is no setting {name!r}{_suggest(name)}")
+                if source != "environment" or _close(name):
+                    problems.append(f"{where}: there is no setting {name!r}{_suggest(name)}")
                 continue
             values[name] = _placed(name, value, base)
             origin[name] = where
@@ -401,8 +402,13 @@ def _blame(origin: dict[str, str]) -> str:
     return next((origin[name] for name in ("parallelism", "partitions") if origin[name] != "default"), "default")
 
 
+def _close(name: str) -> list[str]:
+    """Find what may have been meant. An environment variable that is close to nothing may be another program's."""
+    return difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.75)
+
+
 def _suggest(name: str) -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    close = _close(name)
     return f"; did you mean {close[0]!r}?" if close else "; `longwatch settings` lists them all"
 
 

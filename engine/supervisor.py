@@ -1,0 +1,504 @@
+"""`longwatch run`: one engine, from its start to its stop.
+
+The supervisor owns the data folder. It starts the log's server, takes the log's lease, keeps the view behind the
+journal and the archive behind the checkpoints, and sees to it that a driver runs: the process that starts Java and
+Flink (see `engine.flink.driver`). It does no work of runs itself, so it has little that can fail.
+
+What ends comes back: a driver or JVM that dies is started again on the newest whole checkpoint, under a new epoch, so
+that nothing of the old one can still write; an embedded Redis that dies is started on its files. What would fail again
+at once (a log that lost its end, an application that cannot be imported) ends the engine with its words.
+
+    main thread          the loop below: happenings, lease, respawns, figures
+    thread "driver"      reads the driver's lines into the loop's queue
+    thread "view"        journal -> view
+    thread "archive"     log -> archive, whenever the driver told of a checkpoint
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from engine.background import Background
+from engine.code_change import check_code
+from engine.data_folder import DataFolder, EngineFile, Pids, now
+from engine.driver_process import REFUSED, DriverProcess, Facts, is_final, kind_of
+from engine.flink.plan import Plan, write_plan
+from engine.gauges import Figures, Gauges
+from engine.log.archive import Archive
+from engine.log.errors import Fenced, LogBusy, LogError, LogLost, LogUnavailable
+from engine.log.janitor import Janitor
+from engine.log.lease import Owner
+from engine.log.redis_log import RedisLog
+from engine.log.server import EmbeddedRedis
+from engine.settings import Settings, show_size
+from engine.view.follower import Follower
+from engine.view.projector import Projector
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from engine import Application
+    from engine.settings import Loaded
+
+_TURN_SECONDS: Final = 0.2
+_LEASE_SECONDS: Final = 5.0
+_SERVER_SECONDS: Final = 1.0
+_FIGURES_SECONDS: Final = 2.0
+_STOP_SECONDS: Final = 30.0
+"""The driver gives its savepoint ten seconds, and Flink some more to end."""
+_CATCH_UP_SECONDS: Final = 20.0
+
+DEATHS: Final = 5
+"""So many deaths of the driver in a row within `DEATHS_SECONDS` are no accident."""
+DEATHS_SECONDS: Final = 60.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
+
+
+class EngineFailed(Exception):
+    """The engine cannot go on; the message holds the words of what failed.
+
+    `exit_code` is the command's.
+    """
+
+    def __init__(self, words: str, exit_code: int = 8) -> None:
+        self.words, self.exit_code = words, exit_code
+        super().__init__(words)
+
+    def __reduce__(self) -> tuple[type[EngineFailed], tuple[str, int]]:
+        """Survive pickling, which calls the class with its facts."""
+        return EngineFailed, (self.words, self.exit_code)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer is shown every few seconds."""
+
+    figures: Figures
+    records_per_second: float
+    checkpoint_age_ms: int | None
+    """Since the newest checkpoint was triggered; None: there was none yet."""
+    driver: str
+    """The driver's last word: starting, running, stopping, ..."""
+
+
+class Observer(Protocol):
+    """Who is told how the engine fares."""
+
+    def say(self, what: str, words: str, **facts: object) -> None:
+        """Tell of something that happened once."""
+
+    def show(self, progress: Progress) -> None:
+        """Show how things stand."""
+
+
+@dataclass
+class _Driving:
+    """What the supervisor knows of its driver."""
+
+    process: DriverProcess | None = None
+    state: str = "starting"
+    jvm: int = 0
+    rest_port: int = 0
+    oldest_trigger: int = 0
+    newest_trigger: int = 0
+    savepoint: bool = False
+    deaths: list[float] = field(default_factory=list)
+    again_at: float | None = None
+    """When a new one is started; None: one runs, or none is wanted."""
+
+
+class Supervisor:
+    """One engine on one data folder. Make it and call `run` in the main thread."""
+
+    def __init__(
+        self, loaded: Loaded, app: str, application: Application, observer: Observer, *, accept: bool = False
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            loaded: the settings, and which of them somebody has chosen.
+            app: the application as `module:name`.
+            application: the same, imported: its code's digests are compared and noted.
+            observer: hears and sees how it goes.
+            accept: go on with changed code although the last engine did not stop cleanly.
+
+        """
+        self._loaded, self._app, self._application = loaded, app, application
+        self._observer, self._accept = observer, accept
+        self._folder = DataFolder(self.settings.data)
+        self._archive = Archive(self._folder.archive)
+        self._server = None if self.settings.log else EmbeddedRedis(self.settings.data, self.settings.fsync)
+        self._happenings: queue.SimpleQueue[Facts] = queue.SimpleQueue()
+        self._driving = _Driving()
+        self._stops_asked = 0
+        self._projected = 0
+        self._clocks: dict[str, float] = {}
+
+    @property
+    def settings(self) -> Settings:
+        return self._loaded.settings
+
+    @property
+    def url(self) -> str:
+        return self.settings.log or (self._server.url if self._server else "")
+
+    def run(self) -> None:
+        """Run until a signal asks for the end.
+
+        Raises:
+            LogBusy: another engine has the log.
+            LogMismatch, LogLost, CodeChanged: log, checkpoints and code do not belong together.
+            EngineFailed: it cannot go on.
+
+        """
+        with self._signals():
+            self._folder.make()
+            self._start_server()
+            try:
+                self._log = self._open_log()
+                self._lease = self._log.take_lease(Owner.this_process())
+                try:
+                    self._check_code()
+                    self._run_helpers()
+                finally:
+                    with contextlib.suppress(LogError):
+                        self._log.release_lease(self._lease)
+            finally:
+                self._stop_server()
+
+    # -- start
+
+    def _start_server(self) -> None:
+        if self._server is not None:
+            self._server.ensure()
+
+    def _stop_server(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+
+    def _open_log(self) -> RedisLog:
+        """Open the log, or make it where nothing was ever begun."""
+        chosen = {name for name in ("partitions", "lapse") if self._loaded.origin[name] != "default"}
+        partitions = self.settings.partitions if "partitions" in chosen else None
+        lapse = self.settings.lapse if "lapse" in chosen else None
+        last = self._folder.read_engine()
+        log_id = last.log_id if last and self._folder.has_checkpoints() else None
+        try:
+            return RedisLog.open(self.url, self._archive, partitions=partitions, lapse=lapse, log_id=log_id)
+        except LogLost:
+            if self._folder.has_checkpoints():
+                raise LogLost(
+                    f"log {self.url} is empty or another one, and {self._folder.path} holds checkpoints of runs that "
+                    "stand on a log: give the log its files back, or take another data folder (--data) to begin anew"
+                ) from None
+        return RedisLog.create(self.url, self.settings.partitions, self.settings.lapse, self._archive)
+
+    def _check_code(self) -> None:
+        last = self._folder.read_engine()
+        code = {name: workflow.code for name, workflow in self._application.workflows.items()}
+        if last is not None and not self._accept:
+            check_code(last, code, self._folder, self._log)
+        self._note = EngineFile(
+            version=version("longwatch"),
+            app=self._app,
+            log_id=self._log.header.log_id,
+            owner=Owner.this_process(),
+            started=now(),
+            code=code,
+        )
+
+    def _plan(self) -> Plan:
+        settings, header = self.settings, self._log.header
+        return Plan(
+            app=self._app,
+            app_path=str(settings.app_path),
+            data=str(self._folder.path),
+            log_url=self.url,
+            epoch=self._lease.epoch,
+            partitions=header.partitions,
+            lapse=header.lapse,
+            cluster=settings.cluster,
+            parallelism=settings.parallelism,
+            backend=settings.backend,
+            checkpoint_interval_ms=_ms(settings.checkpoint_interval),
+            retained_checkpoints=settings.checkpoints_retained,
+            managed_memory=show_size(settings.managed_memory),
+            heap=show_size(settings.heap)[:-1] if settings.heap else "",
+            flink=settings.flink,
+            slice_ms=_ms(settings.slice),
+            handler_timeout_ms=_ms(settings.handler_timeout),
+            early_hold_ms=_ms(settings.early_hold),
+            retention_ms=_ms(settings.retention),
+        )
+
+    def _run_helpers(self) -> None:
+        gauges = Gauges(self._log, self.url, self._folder.view)
+        view = Background("view", self._view, lambda error: self._tell_failure("view", error))
+        archive = Background("archive", self._tidy, lambda error: self._tell_failure("archive", error))
+        try:
+            with gauges:
+                self._spawn()
+                self._loop(gauges)
+        finally:
+            self._kill_driver()
+            archive.stop(_CATCH_UP_SECONDS)
+            patience = 0.0 if self._stops_asked > 1 else _CATCH_UP_SECONDS
+            if not view.stop(patience) and patience:
+                self._observer.say("view", "the view is behind; commands bring it up to date")
+            clean = self._driving.savepoint
+            self._write_note(stopped=now() if clean else 0)
+            self._observer.say("stopped", "stopped" if clean else "stopped on the last checkpoint", clean=clean)
+
+    # -- the loop
+
+    def _loop(self, gauges: Gauges) -> None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                self._take(self._happenings.get(timeout=_TURN_SECONDS))
+                while True:
+                    self._take(self._happenings.get_nowait())
+            if self._driving.process is None and self._stops_asked:
+                return
+            if self._is_time("server", _SERVER_SECONDS):
+                self._keep_server()
+            if self._is_time("lease", _LEASE_SECONDS):
+                self._keep_lease()
+            if self._is_time("figures", _FIGURES_SECONDS):
+                self._show(gauges)
+            if self._driving.again_at is not None and time.monotonic() >= self._driving.again_at:
+                self._spawn()
+
+    def _take(self, facts: Facts) -> None:
+        driving = self._driving
+        match facts["driver"]:
+            case "stop":
+                self._stop()
+            case "failed_beside":
+                self._end_beside(facts["what"], facts["error"])
+            case "ended":
+                self._ended(facts)
+            case "checkpoint":
+                driving.oldest_trigger, driving.newest_trigger = facts["oldest_trigger"], facts["newest_trigger"]
+            case "checkpoint_failed":
+                self._observer.say("checkpoint", f"{facts['failed']} checkpoint(s) failed since the start", **facts)
+            case "skipped":
+                self._observer.say("checkpoint", f"{facts['path']} cannot be used: {facts['why']}", **facts)
+            case "stopped":
+                driving.savepoint = facts["savepoint"] is not None
+                driving.state = "stopped"
+                if facts.get("error"):
+                    self._observer.say("savepoint", str(facts["error"]))
+            case "failed":
+                pass  # its words are said when it has ended
+            case state:
+                self._enter(state, facts)
+
+    def _enter(self, state: str, facts: Facts) -> None:
+        driving = self._driving
+        driving.state = state
+        driving.jvm = facts.get("jvm_pid", driving.jvm)
+        driving.rest_port = facts.get("rest_port", driving.rest_port)
+        self._write_note()
+        if state == "running":
+            restored = facts.get("restored_from")
+            self._observer.say("running", f"running, from {_last_parts(restored)}" if restored else "running", **facts)
+
+    # -- the driver
+
+    def _spawn(self) -> None:
+        driving = self._driving
+        driving.again_at = None
+        if driving.deaths:
+            try:
+                self._lease = self._log.take_lease(self._lease.owner)
+            except LogUnavailable:
+                driving.again_at = time.monotonic() + _FIRST_WAIT
+                return
+        write_plan(self._plan(), self._folder.plan)
+        driving.state, driving.jvm, driving.rest_port = "starting", 0, 0
+        driving.process = DriverProcess(self._folder.plan, self._folder.logs / "engine.log", self._happenings.put)
+        self._write_note()
+
+    def _ended(self, facts: Facts) -> None:
+        driving, process = self._driving, self._driving.process
+        if process is None or facts["pid"] != process.pid:
+            return
+        driving.process = None
+        if self._stops_asked:
+            return
+        words = process.failure or f"the driver ended with code {facts['code']}; see {self._folder.logs / 'engine.log'}"
+        if facts["code"] == REFUSED or is_final(words):
+            raise _final(words)
+        self._respawn_later(words)
+
+    def _respawn_later(self, words: str) -> None:
+        driving = self._driving
+        moment = time.monotonic()
+        driving.deaths = [death for death in driving.deaths if moment - death < DEATHS_SECONDS] + [moment]
+        if len(driving.deaths) >= DEATHS:
+            raise EngineFailed(f"the engine died {len(driving.deaths)} times within a minute; the last time: {words}")
+        wait = min(_FIRST_WAIT * 2 ** (len(driving.deaths) - 1), _LONGEST_WAIT)
+        driving.state = "restarting"
+        driving.again_at = moment + wait
+        self._observer.say("restart", f"the engine died and is started again: {words}", error=words)
+
+    def _kill_driver(self) -> None:
+        if self._driving.process is not None:
+            self._driving.process.kill()
+            self._driving.process = None
+
+    def _stop(self) -> None:
+        """First call: a savepoint and an end. Second: an end."""
+        driving = self._driving
+        driving.again_at = None
+        if self._stops_asked > 1:
+            self._kill_driver()
+        elif driving.process is not None:
+            self._observer.say("stopping", "stopping: savepoint, then the end (Ctrl-C again ends at once)")
+            driving.process.ask_to_stop()
+            self._clocks["stop"] = time.monotonic()
+
+    # -- beside the driver
+
+    def _view(self, stop: threading.Event) -> Iterator[None]:
+        """Keep the view behind the journal; after `stop`, to its end."""
+        log = self._second_log()
+        projector = Projector(self._folder.view, log.header.log_id)
+        follower = Follower(log, projector)
+        try:
+            follower.catch_up()
+            while not stop.is_set():
+                self._projected += follower.step(500)
+                yield
+                stop.wait(0.1)
+            while follower.step(0):
+                yield
+        finally:
+            projector.close()
+            log.close()
+
+    def _tidy(self, stop: threading.Event) -> Iterator[None]:
+        """Archive and trim whenever the oldest retained checkpoint is another one."""
+        log = self._second_log()
+        settings = self.settings
+        janitor = Janitor(
+            log,
+            self._archive,
+            most_entries=settings.archive_entries,
+            longest_ms=_ms(settings.archive_age),
+            dead_days=settings.dead_letter_retention.days,
+        )
+        tidied = 0
+        try:
+            while not stop.wait(1.0):
+                if (trigger := self._driving.oldest_trigger) != tidied:
+                    log.renew_lease(self._lease)
+                    janitor.tidy(trigger)
+                    tidied = trigger
+                yield
+        finally:
+            log.close()
+
+    def _second_log(self) -> RedisLog:
+        return RedisLog.open(self.url, self._archive, log_id=self._log.header.log_id)
+
+    def _tell_failure(self, what: str, error: Exception) -> None:
+        self._happenings.put({"driver": "failed_beside", "what": what, "error": error})
+
+    def _end_beside(self, what: str, error: Exception) -> None:
+        if isinstance(error, Fenced):
+            raise LogBusy(f"another engine has taken the log over: {error}")
+        if isinstance(error, LogLost):
+            raise error
+        self._observer.say(what, f"{what}: {type(error).__name__}: {error}; tried again", error=str(error))
+
+    def _keep_server(self) -> None:
+        if self._is_stuck_in_stop():
+            self._kill_driver()
+        if self._server is None or self._server.running():
+            return
+        self._observer.say("redis", "Redis has ended; it is started again")
+        self._server.ensure()
+        self._observer.say("redis", "Redis is back")
+        self._write_note()
+
+    def _keep_lease(self) -> None:
+        try:
+            self._lease = self._log.renew_lease(self._lease)
+        except LogUnavailable as error:
+            self._observer.say("log", f"the log is away, the engine waits for it: {error}", error=str(error))
+        except Fenced as error:
+            raise LogBusy(f"another engine has taken the log over: {error}") from error
+
+    def _is_stuck_in_stop(self) -> bool:
+        asked = self._clocks.get("stop")
+        return asked is not None and time.monotonic() - asked > _STOP_SECONDS
+
+    def _show(self, gauges: Gauges) -> None:
+        with contextlib.suppress(LogUnavailable):
+            figures = gauges.read()
+            moment = time.monotonic()
+            before, count = self._clocks.get("rate_at", moment), self._clocks.get("rate_count", 0.0)
+            rate = (self._projected - count) / (moment - before) if moment > before else 0.0
+            self._clocks |= {"rate_at": moment, "rate_count": float(self._projected)}
+            newest = self._driving.newest_trigger
+            self._observer.show(
+                Progress(figures, rate, max(0, now() - newest) if newest else None, self._driving.state)
+            )
+
+    # -- small things
+
+    def _write_note(self, *, stopped: int = 0) -> None:
+        driving = self._driving
+        pids = Pids(
+            supervisor=self._note.owner.pid,
+            driver=driving.process.pid if driving.process else 0,
+            jvm=driving.jvm if driving.process else 0,
+        )
+        self._note = msgspec.structs.replace(self._note, pids=pids, rest_port=driving.rest_port, stopped=stopped)
+        self._folder.write_engine(self._note)
+
+    def _is_time(self, name: str, seconds: float) -> bool:
+        moment = time.monotonic()
+        if moment - self._clocks.get(name, 0.0) < seconds:
+            return False
+        self._clocks[name] = moment
+        return True
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self._stops_asked += 1
+            self._happenings.put({"driver": "stop"})
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _final(words: str) -> EngineFailed:
+    kind = kind_of(words)
+    codes = {"LogLost": 7, "LogMismatch": 7, "NoWholeCheckpoint": 7, "Fenced": 6, "DefinitionError": 1}
+    return EngineFailed(words, codes.get(kind, 2))
+
+
+def _last_parts(path: Any) -> str:  # noqa: ANN401 (of a driver's line)
+    return "/".join(str(path).split("/")[-2:])
+
+
+def _ms(length: timedelta) -> int:
+    return round(length / timedelta(milliseconds=1))
