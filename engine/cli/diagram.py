@@ -15,6 +15,7 @@ from engine.cli.output import cell, console, emit
 if TYPE_CHECKING:
     from engine import Application, Workflow
     from engine.core.diagram import Marks
+    from engine.settings import Settings
 
 Format = Literal["terminal", "mermaid", "svg"]
 
@@ -105,6 +106,17 @@ def _coloured(line: str) -> str:
     return text
 
 
-def _marks(settings: Any, application: Application, run: str) -> tuple[str, Marks]:  # noqa: ANN401
+def _marks(settings: Settings, application: Application, run: str) -> tuple[str, Marks]:
     """Find the workflow of a run, and the way that it went."""
-    raise NotImplementedError
+    import asyncio
+
+    from engine.client import Client
+    from engine.core.diagram import marks_of
+
+    async def ask() -> tuple[str, Marks]:
+        async with Client(application, settings=settings) as client:
+            found = await client.show(run)
+            lines = await client.history(run)
+        return found.run.workflow, marks_of((line.from_, line.to) for line in lines if line.from_ != line.to)
+
+    return asyncio.run(ask())
