@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,7 @@ MEMBER_BYTES = 1 << 20
 SEGMENT_BYTES = 64 << 20
 """Of the compressed file."""
 DAY_MS = 86_400_000
+SETTLED_NS = 1_000_000_000
 LEVEL = 3
 """Of compression: on entries of this kind as fast as level 1 and smaller; level 6 takes 1.4 times the time."""
 
@@ -82,6 +84,10 @@ class Segment:
     partition: int
     first: str
     last: str
+    begin: tuple[int, int]
+    """The order of `first`."""
+    end: tuple[int, int]
+    """The order of `last`."""
 
 
 class Archive:
@@ -89,30 +95,36 @@ class Archive:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._listings: dict[Path, tuple[int, list[Segment]]] = {}
 
     def segments(self, topic: Topic, partition: int) -> list[Segment]:
         """The segments of a topic and partition in order."""
         folder = self._folder(topic, partition)
         try:
-            names = os.listdir(folder)  # noqa: PTH208 - thousands of names, no need of a Path for each
+            changed = folder.stat().st_mtime_ns
+            stamp, found = self._listings.get(folder, (-1, []))
+            if stamp != changed:
+                found = _list(folder, topic, partition)
         except FileNotFoundError:
             return []
-        found = [_segment(folder, name, topic, partition) for name in names if name.endswith(SUFFIX)]
-        return sorted(found, key=lambda segment: order_of(segment.first))
+        # A folder's time is no finer than the kernel's tick: only one that has settled tells of every change.
+        if time.time_ns() - changed > SETTLED_NS:
+            self._listings[folder] = changed, found
+        return found
 
     def end(self, topic: Topic, partition: int) -> str | None:
         """The last id that is archived, or None."""
-        lasts = (segment.last for segment in self.segments(topic, partition))
-        return max(lasts, key=order_of, default=None)
+        last = max(self.segments(topic, partition), key=lambda segment: segment.end, default=None)
+        return last.last if last else None
 
     def scan(self, topic: Topic, partition: int, after: str | None = None, until: str | None = None) -> Iterator[Item]:
         """Items behind `after` up to and with `until`; each once, also where segments overlap."""
         last = order_of(after) if after else _START
         stop = _END if until is None else order_of(until)
         for segment in self.segments(topic, partition):
-            if order_of(segment.first) > stop:
+            if segment.begin > stop:
                 return
-            if order_of(segment.last) <= last:
+            if segment.end <= last:
                 continue
             for item in _items(segment, last, stop):
                 order = order_of(item.id)
@@ -124,7 +136,7 @@ class Archive:
         """One item by its id."""
         wanted = order_of(item)
         for segment in self.segments(topic, partition):
-            if order_of(segment.first) <= wanted <= order_of(segment.last):
+            if segment.begin <= wanted <= segment.end:
                 return next((found for found in _items(segment, wanted, wanted) if found.id == item), None)
         return None
 
@@ -161,9 +173,15 @@ class Archive:
         return self.folder / topic / f"{partition:02d}"
 
 
+def _list(folder: Path, topic: Topic, partition: int) -> list[Segment]:
+    names = os.listdir(folder)  # noqa: PTH208 - thousands of names, no need of a Path for each
+    found = [_segment(folder, name, topic, partition) for name in names if name.endswith(SUFFIX)]
+    return sorted(found, key=lambda segment: segment.begin)
+
+
 def _segment(folder: Path, name: str, topic: Topic, partition: int) -> Segment:
     first, last = _ends(name)
-    return Segment(folder / name, topic, partition, first, last)
+    return Segment(folder / name, topic, partition, first, last, order_of(first), order_of(last))
 
 
 def _ends(name: str) -> tuple[str, str]:
@@ -206,10 +224,10 @@ class _SegmentWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         ends = "-".join(end.replace("-", ".") for end in (self._first, self._last))
-        path = self._folder / f"{self._topic}-{self._partition:02d}-{ends}{SUFFIX}"
-        self._aside.rename(path)
+        name = f"{self._topic}-{self._partition:02d}-{ends}{SUFFIX}"
+        self._aside.rename(self._folder / name)
         _sync(self._folder)
-        return Segment(path, self._topic, self._partition, self._first, self._last)
+        return _segment(self._folder, name, self._topic, self._partition)
 
     def close(self) -> None:
         self._file.close()
@@ -285,6 +303,11 @@ def _items(segment: Segment, first: tuple[int, int], last: tuple[float, int]) ->
                     return
                 if member.last >= first:
                     yield from _unpack(file, member, segment.topic)
+    except FileNotFoundError as error:
+        if segment.topic == "dead":
+            return  # its retention ended after the listing
+        msg = f"archive segment {segment.path}: it is gone; bring it back from a copy of the archive"
+        raise LogError(msg) from error
     except (zlib.error, struct.error, ValueError, msgspec.DecodeError) as error:
         msg = f"archive segment {segment.path}: it is damaged ({error}); bring it back from a copy of the archive"
         raise LogError(msg) from error

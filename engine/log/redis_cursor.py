@@ -38,6 +38,7 @@ from engine.log.redis_keys import (
     PUT,
     TRIMMED,
     VERDICT,
+    check_epoch,
     header_of,
     pairs,
     stream,
@@ -51,7 +52,10 @@ PUBLISH_SECONDS = 0.25
 """Positions are published at most so often: trimming works in minutes, and each publication costs a write."""
 LEAST_COUNT = 50
 """A read takes at least so many entries of each partition that has them."""
+READ_BYTES = 64 << 20
+"""A read takes no more than that, going by the entries that came last: events may have a megabyte."""
 OUTPUTS: tuple[Output, ...] = ("journal", "outbox", "dead")
+GET_EPOCH = encode("GET", EPOCH)
 PUT_ARGUMENTS = 7
 """Of the script call, before the outputs: EVALSHA, hash, number of keys, two keys, epoch, publication."""
 
@@ -91,6 +95,7 @@ class RedisCursor:
         self._unpublished = False
         self._published = 0.0
         self._put_head = bulks("EVALSHA", PUT.sha, 2, EPOCH, PASSED, epoch)
+        self._size = 1
         self._wire: Wire | None = None
         self._header = self._connect(log_id)
         partitions = range(self._header.partitions)
@@ -181,16 +186,24 @@ class RedisCursor:
         """See `Cursor.read`."""
         current = [p for p in self._positions if p not in self._behind]
         wait = 0 if self._behind else wait_ms
-        reply = self._exchange(self._request(current, count, wait) if current else b"")
-        batches = [self._batch(name, items) for name, items in reply or ()]
+        request = self._request(current, count, wait) if current else b""
+        # The epoch is asked for last, behind the wait: an engine that was replaced must not even begin the steps of
+        # entries that the new one reads as well.
+        *found, epoch = self._exchange(request + GET_EPOCH, 1 + bool(current))
+        check_epoch(epoch, self._epoch)
+        batches = [self._batch(name, items) for reply in found for name, items in reply or ()]
         if self._behind:
             batches += self._catch_up(count)
+        largest = 1
         for partition, entries in batches:
             self._positions[partition] = entries[-1][0]
+            largest = max(largest, len(entries[-1][2]))
+        self._size = max(largest, self._size * 3 // 4)
         return batches
 
     def _request(self, partitions: list[int], count: int, wait_ms: int) -> bytes:
         share = max(min(count, LEAST_COUNT), count // len(partitions))
+        share = max(1, min(share, READ_BYTES // (len(partitions) * self._size)))
         block = ("BLOCK", wait_ms) if wait_ms > 0 else ()
         names = [stream("log", p) for p in partitions]
         return encode("XREAD", "COUNT", share, *block, "STREAMS", *names, *(self._positions[p] for p in partitions))
@@ -232,7 +245,7 @@ class RedisCursor:
 
     def flush(self) -> None:
         """See `Cursor.flush`."""
-        self._exchange(b"")
+        self._exchange(b"", 0)
 
     def verdict(self, partition: int, position: Position, payload: bytes) -> bytes:
         """See `Cursor.verdict`."""
@@ -244,24 +257,24 @@ class RedisCursor:
         """See `Cursor.verdicts`."""
         return verdicts_of(self._ask("HGETALL", verdicts(partition)), after)
 
-    def _exchange(self, request: bytes) -> Reply:
-        """Send what is queued and then a request (or none), wait for both; the request's reply."""
+    def _exchange(self, requests: bytes, count: int) -> list[Reply]:
+        """Send what is queued and then so many requests, wait for all; the requests' replies."""
         publication = self._publication()
         writes = self._writes(publication) if self._queue or publication else b""
-        if not writes and not request:
-            return None
+        if not writes and not requests:
+            return []
         wire = self._connected()
         try:
-            wire.send(writes + request)
+            wire.send(writes + requests)
             written = wire.raw_reply() if writes else None
-            reply = wire.raw_reply() if request else None
+            replies = [wire.raw_reply() for _ in range(count)]
             _raise_errors(written)
             self._acknowledged(bool(publication))
-            _raise_errors(reply)
+            _raise_errors(*replies)
         except LogUnavailable:
             self.close()
             raise
-        return reply
+        return replies
 
     def _writes(self, publication: bytes) -> bytes:
         size = PUT_ARGUMENTS + 3 * len(self._queue)
@@ -279,6 +292,7 @@ class RedisCursor:
             self._unpublished, self._published = False, time.monotonic()
 
 
-def _raise_errors(reply: Reply) -> None:
-    if isinstance(reply, hiredis.ReplyError):
-        raise refused(reply)
+def _raise_errors(*replies: Reply) -> None:
+    for reply in replies:
+        if isinstance(reply, hiredis.ReplyError):
+            raise refused(reply)

@@ -138,6 +138,20 @@ return 1
 """KEYS epoch, lease; ARGV own epoch."""
 
 
+def check_epoch(stored: bytes | None, own: int) -> None:
+    """Refuse what the scripts refuse, where nothing is written.
+
+    Raises:
+        LogLost: the log has no epoch.
+        Fenced: it has a later one.
+
+    """
+    if stored is None:
+        raise refused(Exception("LOST the log has no epoch: its server was emptied"))
+    if int(stored) > own:
+        raise refused(Exception(f"FENCED epoch {int(stored)} writes now, and this is epoch {own}"))
+
+
 def header_of(fields: list[bytes], where: object) -> Header:
     """Read the answer of HGETALL.
 

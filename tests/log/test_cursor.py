@@ -126,6 +126,18 @@ def test_an_older_epoch_writes_nothing_more(kind: tuple[Log, MakeCursor]) -> Non
     assert [item.payload for item in log.scan("journal", 0)] == [b"new"]
 
 
+def test_a_replaced_engine_reads_nothing_more(kind: tuple[Log, MakeCursor]) -> None:
+    log, make = kind
+    old = make()
+    old.assign({0: None})
+    old.flush()
+    make()
+    log.append(0, b"x")
+
+    with pytest.raises(Fenced):
+        old.read(10, 0)
+
+
 def test_the_first_verdict_stands(kind: tuple[Log, MakeCursor]) -> None:
     log, make = kind
     receipts = log.append_many([(0, b"x")] * 3)

@@ -127,6 +127,15 @@ def test_a_server_that_was_emptied_under_a_connection_is_refused(
         cursor.flush()
 
 
+def test_an_idle_cursor_notices_that_its_server_was_emptied(log: RedisLog, cursor: RedisCursor, wire: Wire) -> None:
+    cursor.assign({0: None})
+    cursor.read(10, 0)
+    wire.call("FLUSHALL")
+
+    with pytest.raises(LogLost, match="its server was emptied"):
+        cursor.read(10, 0)
+
+
 def test_a_full_server_is_waited_for(log: RedisLog, cursor: RedisCursor, wire: Wire) -> None:
     position = log.append(0, b"x").position
     cursor.assign({0: None})
@@ -343,6 +352,15 @@ def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
 def test_an_unknown_fsync_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="it is one of always, everysec"):
         EmbeddedRedis(tmp_path, fsync="never")  # type: ignore[arg-type]
+
+
+def test_large_entries_come_in_small_reads(log: RedisLog, cursor: RedisCursor) -> None:
+    for partition in range(4):
+        log.append_many([(partition, b"x" * (1 << 20))] * 20)
+    cursor.assign(dict.fromkeys(range(4)))
+    first, second = (sum(len(entries) for _, entries in cursor.read(count, 0)) for count in (2, 1000))
+
+    assert (first, second) == (8, 64)
 
 
 def test_a_position_of_a_cursor_is_not_moved_by_a_failed_read(log: RedisLog, cursor: RedisCursor, wire: Wire) -> None:
