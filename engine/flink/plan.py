@@ -24,6 +24,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     """The data folder: `checkpoints/`, `savepoints/`, `logs/` and `flink/` under it."""
     log_url: str = ""
+    log_id: str = ""
+    """The log that the data folder belongs to; empty: whichever answers."""
+    job: str = "engine.flink.job:build"
+    """The function that draws the job's graph, as `module:name`: called with environment and plan."""
+    restore: str = ""
+    """A checkpoint or savepoint to go on from; empty: the newest whole one."""
     epoch: int = 0
     """The number of this start; the log refuses what an older one writes."""
     partitions: int = 16
@@ -47,6 +53,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     slice_ms: int = 20
     handler_timeout_ms: int = 5000
+    """A handler that takes longer halts its run."""
+    early_hold_ms: int = 3_600_000
+    """How long an event waits for its run to begin, log ms."""
+    retention_ms: int = 7 * 86_400_000
+    """How long finished runs and event ids are remembered, log ms."""
 
     def folder(self, name: str) -> Path:
         """A folder inside the data folder, made if it is not there."""

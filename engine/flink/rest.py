@@ -21,7 +21,7 @@ ENDED: Final = frozenset({"FAILED", "CANCELED", "FINISHED", "SUSPENDED"})
 """The statuses that a job never leaves."""
 
 
-class FlinkUnreachableError(RuntimeError):
+class FlinkUnreachable(RuntimeError):
     """Flink's REST interface did not answer.
 
     Attributes:
@@ -34,12 +34,12 @@ class FlinkUnreachableError(RuntimeError):
         self.url, self.why = url, why
         super().__init__(f"Flink does not answer at {url}: {why}. Its log is logs/flink.log in the data folder.")
 
-    def __reduce__(self) -> tuple[type[FlinkUnreachableError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[FlinkUnreachable], tuple[str, str]]:
         """Survive pickling, which calls the class with its facts."""
-        return FlinkUnreachableError, (self.url, self.why)
+        return FlinkUnreachable, (self.url, self.why)
 
 
-class FlinkRefusedError(RuntimeError):
+class FlinkRefused(RuntimeError):
     """Flink answered with an error.
 
     Attributes:
@@ -53,12 +53,12 @@ class FlinkRefusedError(RuntimeError):
         self.url, self.code, self.why = url, code, why
         super().__init__(f"Flink refused {url} with {code}: {why}")
 
-    def __reduce__(self) -> tuple[type[FlinkRefusedError], tuple[str, int, str]]:
+    def __reduce__(self) -> tuple[type[FlinkRefused], tuple[str, int, str]]:
         """Survive pickling, which calls the class with its facts."""
-        return FlinkRefusedError, (self.url, self.code, self.why)
+        return FlinkRefused, (self.url, self.code, self.why)
 
 
-class SavepointFailedError(RuntimeError):
+class SavepointFailed(RuntimeError):
     """A savepoint was not made.
 
     Attributes:
@@ -70,9 +70,9 @@ class SavepointFailedError(RuntimeError):
         self.why = why
         super().__init__(f"The savepoint was not made: {why}")
 
-    def __reduce__(self) -> tuple[type[SavepointFailedError], tuple[str]]:
+    def __reduce__(self) -> tuple[type[SavepointFailed], tuple[str]]:
         """Survive pickling, which calls the class with its facts."""
-        return SavepointFailedError, (self.why,)
+        return SavepointFailed, (self.why,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,17 @@ class Rest:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
+    @property
+    def port(self) -> int:
+        """The port of the interface."""
+        return urlsplit(self.url).port or 80
+
     def get(self, path: str, seconds: float = _SECONDS) -> Any:  # noqa: ANN401 (JSON)
         """The answer to a GET, as JSON.
 
         Raises:
-            FlinkUnreachableError: if nobody answers in time.
-            FlinkRefusedError: if the answer is an error.
+            FlinkUnreachable: if nobody answers in time.
+            FlinkRefused: if the answer is an error.
 
         """
         return self._ask(urllib.request.Request(self.url + path), seconds)  # noqa: S310 (our own address)
@@ -145,21 +150,23 @@ class Rest:
         """Stop the job with a savepoint and give its folder.
 
         Raises:
-            SavepointFailedError: if it fails or takes longer than `seconds`; the job may run on.
+            SavepointFailed: if it fails or takes longer than `seconds`; the job may run on.
 
         """
         until = time.monotonic() + seconds
         try:
-            request = self.post(f"/jobs/{job}/stop", {"targetDirectory": f"file://{folder}", "drain": False})["request-id"]
+            request = self.post(f"/jobs/{job}/stop", {"targetDirectory": f"file://{folder}", "drain": False})[
+                "request-id"
+            ]
             while time.monotonic() < until:
                 answer = self.get(f"/jobs/{job}/savepoints/{request}", max(0.1, until - time.monotonic()))
                 if answer["status"]["id"] == "COMPLETED":
                     return _savepoint(answer["operation"])
                 time.sleep(_POLL_SECONDS)
-        except (FlinkUnreachableError, FlinkRefusedError) as error:
-            raise SavepointFailedError(str(error)) from error
+        except (FlinkUnreachable, FlinkRefused) as error:
+            raise SavepointFailed(str(error)) from error
         message = f"it was not ready within {seconds:g} s"
-        raise SavepointFailedError(message)
+        raise SavepointFailed(message)
 
     def cancel(self, job: str) -> None:
         """Ask the job to end without a savepoint; its checkpoints stay."""
@@ -170,9 +177,9 @@ class Rest:
             with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
                 body = answer.read()
         except urllib.error.HTTPError as error:
-            raise FlinkRefusedError(request.full_url, error.code, _refusal(error.read())) from error
+            raise FlinkRefused(request.full_url, error.code, _refusal(error.read())) from error
         except (OSError, urllib.error.URLError) as error:
-            raise FlinkUnreachableError(request.full_url, str(getattr(error, "reason", error))) from error
+            raise FlinkUnreachable(request.full_url, str(getattr(error, "reason", error))) from error
         return json.loads(body) if body else None
 
 
@@ -180,7 +187,11 @@ def words_of(stacktrace: str) -> str:
     """The innermost cause of a Java stack trace in one line: for an error raised in Python `Type: message`, as Python would print it."""
     causes = re.split(r"^Caused by: ", stacktrace, flags=re.MULTILINE)
     words = re.split(r"^\s+(?:at |\.\.\. )", causes[-1], maxsplit=1, flags=re.MULTILINE)[0].strip()
-    python = re.match(r"(?:pemja\.core\.PythonException|java\.lang\.RuntimeException): <class '(?P<type>[^']+)'>: (?P<words>.*)", words, re.DOTALL)
+    python = re.match(
+        r"(?:pemja\.core\.PythonException|java\.lang\.RuntimeException): <class '(?P<type>[^']+)'>: (?P<words>.*)",
+        words,
+        re.DOTALL,
+    )
     if python is None:
         return words
     return f"{python['type'].rpartition('.')[2]}: {python['words']}".strip()
@@ -199,7 +210,7 @@ def _checkpoint(item: dict[str, Any]) -> Checkpoint:
 
 def _savepoint(operation: dict[str, Any]) -> str:
     if "failure-cause" in operation:
-        raise SavepointFailedError(words_of(operation["failure-cause"].get("stack-trace", "")))
+        raise SavepointFailed(words_of(operation["failure-cause"].get("stack-trace", "")))
     return urlsplit(operation["location"]).path
 
 
