@@ -31,11 +31,12 @@ def milliseconds(when: datetime) -> int:
 class Context:
     """An optional last parameter of every handler."""
 
-    __slots__ = ("_at", "_entered", "_random", "_seq", "key", "run_id")
+    __slots__ = ("_at", "_entered", "_random", "_seed", "key", "run_id")
 
-    def __init__(self, key: str, run_id: RunId, at: int, entered: int, seq: int) -> None:
+    def __init__(self, key: str, run_id: RunId, at: int, entered: int, seq: int, part: int = 1) -> None:
+        """`part` counts the handlers of one application, so that each draws numbers of its own."""
         self.key, self.run_id = key, run_id
-        self._at, self._entered, self._seq = at, entered, seq
+        self._at, self._entered, self._seed = at, entered, f"{run_id}/{seq}/{part}"
         self._random: random.Random | None = None
 
     @property
@@ -50,9 +51,9 @@ class Context:
 
     @property
     def random(self) -> random.Random:
-        """Seeded by run and sequence number: every fold draws the same."""
+        """Seeded by run, sequence number and handler: every fold draws the same."""
         if self._random is None:
-            self._random = random.Random(f"{self.run_id}/{self._seq}")  # noqa: S311 - repeatable is what it is for
+            self._random = random.Random(self._seed)  # noqa: S311 - repeatable is what it is for
         return self._random
 
     def uuid(self) -> uuid.UUID:

@@ -44,6 +44,8 @@ class Progress(Struct, omit_defaults=True, frozen=True):
 
 
 class Timer(Struct, omit_defaults=True, frozen=True):
+    """A timer that is set."""
+
     due: int
     handler: str
     owner: str = ""
@@ -91,6 +93,8 @@ class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run
 
 
 class Tombstone(Struct, omit_defaults=True, frozen=True, array_like=True, tag="over"):
+    """A run that is over, so that nothing begins it again by mistake."""
+
     run: RunId
     ended: int
     expires: int
@@ -117,7 +121,7 @@ _encode = msgspec.json.Encoder().encode
 
 def read_stored(raw: bytes) -> Stored:
     """Raises `msgspec.DecodeError` for bytes that are none of the three."""
-    if raw[0] == 0x5B:
+    if raw.startswith(b"["):
         return _tombstone(raw)
     return _early(raw) if raw.startswith(b'{"t":"early"') else _snapshot(raw)
 
