@@ -32,6 +32,13 @@ def open_reader(path: Path) -> Engine:
     return _engine(f"sqlite:///{path}", "BEGIN")
 
 
+def open_empty() -> Engine:
+    """A view of nothing, in memory."""
+    database = create_engine("sqlite://")
+    schema.metadata.create_all(database)
+    return database
+
+
 def reset(connection: Connection, log_id: str) -> None:
     """Empty the view. Tables are dropped and made, and the file stays: readers see either the old or the new."""
     schema.metadata.drop_all(connection)

@@ -9,7 +9,7 @@ from sqlalchemy import and_, func, literal_column, select, union_all
 from sqlalchemy.exc import OperationalError
 
 from engine.view import schema
-from engine.view.database import open_reader
+from engine.view.database import open_empty, open_reader
 from engine.view.projector import LONGEST_VALUE, read_fields
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ ALL = Filter()
 class View:
     """Reads a view while others write it; each question sees one moment of it."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = open_reader(path)
+    def __init__(self, path: Path | None) -> None:
+        """Open the view at `path`; without one, a view of nothing."""
+        self._database = open_empty() if path is None else open_reader(path)
 
     def runs(self, wanted: Filter = ALL, *, limit: int = 100, after: After | None = None) -> list[RunRow]:
         """The newest runs first, those behind the last run of an earlier page.

@@ -1,0 +1,128 @@
+"""An engine without Flink for tests: reads a real log, folds in this process, runs steps at once, puts all out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw
+
+from engine.core.entry import EventEntry, FailureEntry, ResultEntry, read_entry, write_entry
+from engine.core.errors import HandlerFailed
+from engine.core.partition import partition_of
+from engine.core.record import DeadLetter, write_record
+from engine.core.transition import Held, Place, PublishEvent, Reaction, StartCall, Verdict, transition
+from engine.log.redis_cursor import RedisCursor
+
+if TYPE_CHECKING:
+    from engine.core.application import Application
+    from engine.core.entry import Entry
+    from engine.core.ids import Position
+    from engine.log.redis_log import RedisLog
+
+Name = tuple[str, str]
+
+
+class PlainEngine:
+    """Holds the runs in memory. It gives its lease back at once, so that others project the view."""
+
+    def __init__(self, application: Application, log: RedisLog, url: str) -> None:
+        self.application = application
+        self.log = log
+        lease = log.take_lease()
+        self.cursor = RedisCursor(url, lease.epoch)
+        log.release_lease(lease)
+        self.partitions = log.header.partitions
+        self.cursor.assign(dict.fromkeys(range(self.partitions)))
+        self.stored: dict[Name, bytes | None] = {}
+        self.held: dict[Name, list[Held]] = defaultdict(list)
+        self.times: dict[int, int] = {}
+        self.entries = 0
+
+    def work(self) -> int:
+        """Fold until the log has nothing more; how many entries."""
+        begun = self.entries
+        while batches := self.cursor.read(1000, 0):
+            for partition, entries in batches:
+                for position, stamp, payload in entries:
+                    self.entries += 1
+                    self._take(partition, position, stamp, payload)
+                self.cursor.passed({partition: entries[-1][0]})
+            self.cursor.flush()
+        self.cursor.flush()
+        return self.entries - begun
+
+    def close(self) -> None:
+        self.cursor.close()
+
+    def _take(self, partition: int, position: Position, stamp: int, payload: bytes) -> None:
+        at = max(self.times.get(partition, 0), self.log.header.log_time(stamp))
+        self.times[partition] = at
+        place = Place(partition, position, at, self.log.header.lapse)
+        try:
+            entry = read_entry(payload)
+        except msgspec.DecodeError as error:
+            letter = DeadLetter(reason=f"unreadable: {error}", at=at, entry=position, body=payload)
+            self.cursor.put("dead", partition, position, 0, write_record(letter))
+            return
+        if entry.workflow not in self.application.workflows:
+            reason = f"this application has no workflow {entry.workflow!r}"
+            letter = DeadLetter(reason=reason, at=at, entry=position, body=payload, workflow=entry.workflow)
+            self.cursor.put("dead", partition, position, 0, write_record(letter))
+            return
+        self._put(place, entry, self._fold(entry, place))
+
+    def _fold(self, entry: Entry, place: Place) -> Reaction:
+        name = (entry.workflow, entry.key)
+        workflow, held = self.application.workflows[entry.workflow], self.held[name]
+        try:
+            reaction = transition(workflow, self.stored.get(name), entry, place, held=held)
+        except HandlerFailed as failed:
+            verdict = Verdict(failed.index, failed.error, failed.where, failed.cause)
+            self.cursor.verdict(place.partition, place.position, msgspec.json.encode(verdict))
+            reaction = transition(workflow, self.stored.get(name), entry, place, verdict=verdict, held=held)
+        self.stored[name] = reaction.stored
+        self.held[name] = held[reaction.release :]
+        if reaction.hold:
+            self.held[name].append(Held(place.position, place.at, entry))
+        return reaction
+
+    def _put(self, place: Place, entry: Entry, reaction: Reaction) -> None:
+        for record in reaction.records:
+            self.cursor.put("journal", place.partition, place.position, record.index, write_record(record))
+        letters = [each for each in reaction.commands if isinstance(each, DeadLetter)]
+        for index, letter in enumerate(letters):
+            self.cursor.put("dead", place.partition, place.position, index, write_record(letter))
+        published = [each for each in reaction.commands if isinstance(each, PublishEvent)]
+        for index, each in enumerate(published):
+            self.cursor.put("outbox", place.partition, place.position, index, write_record(each.envelope))
+            if self.application.takers(type(each.event).__name__):
+                self._append(*self.application.entries(each.event, each.envelope))
+        for command in reaction.commands:
+            if isinstance(command, StartCall):
+                self._append(self._run(entry, command))
+
+    def _run(self, entry: Entry, call: StartCall) -> Entry:
+        step = self.application.steps[call.step]
+        facts: dict[str, Any] = {"workflow": entry.workflow, "key": entry.key, "run": call.run, "call": call.id}
+        try:
+            answer = _answer(step, step.read_input(bytes(call.input)))
+        except Exception as error:  # noqa: BLE001 - whatever a step raises is a failed attempt
+            return FailureEntry(**facts, attempt=call.attempt, error=type(error).__name__, message=str(error))
+        return ResultEntry(**facts, attempt=call.attempt, output=Raw(step.write_output(answer)))
+
+    def _append(self, *entries: EventEntry | ResultEntry | FailureEntry | Any) -> None:
+        for entry in entries:
+            self.log.append(partition_of(entry.workflow, entry.key, self.partitions), write_entry(entry))
+
+
+def _answer(step: Any, value: Any) -> Any:
+    """The step's answer; a step of a test never waits, so it needs no loop."""
+    running = step(value)
+    try:
+        running.send(None)
+    except StopIteration as end:
+        return end.value
+    message = f"step {step.name} waits; give the plain engine steps that do not"
+    raise AssertionError(message)
