@@ -1,0 +1,130 @@
+"""What answers look like in JSON: names in snake_case, times in RFC 3339, null for what is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.answers import Detail, Line, Run, Sent
+    from engine.core.record import Halted, PendingCall
+    from engine.letters import Letter
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    return {
+        "workflow": run.workflow,
+        "key": run.key,
+        "run_id": run.run_id,
+        "version": run.version,
+        "state": run.state,
+        "status": run.status,
+        "since": run.since,
+        "wakes_at": run.wakes_at,
+        "started_at": run.started_at,
+        "updated_at": run.updated_at,
+        "ended_at": run.ended_at,
+        "error": run.error or None,
+        "fields": dict(run.fields),
+    }
+
+
+def line_facts(line: Line, *, body: bool = False) -> dict[str, Any]:
+    facts = {
+        "seq": line.seq,
+        "at": line.at,
+        "entry": line.entry,
+        "from": line.from_ or None,
+        "to": line.to or None,
+        "ignored": line.ignored or None,
+        "status": line.status,
+        "id": line.id or None,
+        "source": line.source or None,
+        "attempt": line.attempt or None,
+        "took_ms": line.took_ms or None,
+        "error": line.error or None,
+        "halted": halted_facts(line.halted),
+        "who": line.who or None,
+        "why": line.why or None,
+        "published": list(line.published),
+        "data": line.data,
+        "position": line.position,
+        "run_id": line.run_id,
+        "traceparent": line.traceparent or None,
+    }
+    return {**facts, "body": line.body} if body else facts
+
+
+def detail_facts(detail: Detail) -> dict[str, Any]:
+    from engine.answers import when
+
+    return {
+        **run_facts(detail.run),
+        "halted": halted_facts(detail.halted),
+        "because": line_facts(detail.because) if detail.because else None,
+        "last": line_facts(detail.last) if detail.last else None,
+        "waits_for": [{"trigger": m.trigger, "leads_to": list(m.targets), "due": m.due} for m in detail.moves],
+        "calls": [call_facts(call) for call in detail.calls],
+        "more_calls": detail.more_calls,
+        "timers": [{"handler": timer.handler, "due": when(timer.due)} for timer in detail.timers],
+        "data": detail.data,
+        "as_of": detail.as_of,
+    }
+
+
+def call_facts(call: PendingCall) -> dict[str, Any]:
+    from engine.answers import when
+
+    return {
+        "id": call.id,
+        "step": call.step,
+        "status": call.status,
+        "attempt": call.attempt,
+        "next_attempt_at": when(call.due),
+        "error": call.error or None,
+    }
+
+
+def halted_facts(halted: Halted | None) -> dict[str, Any] | None:
+    from engine.answers import when
+
+    if halted is None:
+        return None
+    return {"error": halted.error, "where": halted.where or None, "cause": halted.cause, "at": when(halted.at)}
+
+
+def sent_facts(sent: Sent) -> dict[str, Any]:
+    return {
+        "workflow": sent.workflow,
+        "key": sent.key,
+        "id": sent.id,
+        "partition": sent.receipt.partition,
+        "position": sent.receipt.position,
+    }
+
+
+def letter_facts(letter: Letter, *, body: bool = False) -> dict[str, Any]:
+    """With `body`, its bytes: as text where they are text, else in base64."""
+    from engine.answers import when
+
+    dead = letter.letter
+    facts = {
+        "id": letter.id,
+        "reason": dead.reason,
+        "at": when(dead.at),
+        "workflow": dead.workflow or None,
+        "key": dead.key or None,
+        "type": dead.type or None,
+        "event_id": dead.id or None,
+        "bytes": len(dead.body),
+        "fate": letter.fate or None,
+    }
+    return {**facts, **_body(dead.body)} if body else facts
+
+
+def _body(raw: bytes) -> dict[str, str]:
+    from base64 import b64encode
+
+    try:
+        return {"body": raw.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": b64encode(raw).decode()}
