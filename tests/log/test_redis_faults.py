@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.log import redis_wire
 from engine.log.errors import LogBusy, LogError, LogLost, LogMismatch, LogUnavailable
 from engine.log.lease import Owner
 from engine.log.protocol import Position
@@ -22,11 +23,15 @@ pytestmark = pytest.mark.redis
 
 
 def kill(server: EmbeddedRedis) -> None:
-    with closing(Wire(Address.parse(server.url))) as wire:
-        info = wire.call("INFO", "server").decode()
-    pid = int(info.split("process_id:")[1].split()[0])
+    pid = pid_of(server)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def pid_of(server: EmbeddedRedis) -> int:
+    with closing(Wire(Address.parse(server.url))) as wire:
+        info = wire.call("INFO", "server").decode()
+    return int(info.split("process_id:")[1].split()[0])
 
 
 @pytest.fixture
@@ -79,6 +84,53 @@ def test_outputs_that_were_written_before_the_answer_was_lost_are_there_once(
     own_cursor.flush()
 
     assert [item.payload for item in own_log.scan("outbox", 0)] == [b"once"]
+
+
+def test_a_server_killed_again_and_again_loses_and_doubles_nothing(
+    server: EmbeddedRedis, own_log: RedisLog, own_cursor: RedisCursor
+) -> None:
+    sent = [b"%d" % i for i in range(3000)]
+    kills = iter([500, 1200, 2200])
+    receipts = own_log.append_many([(i % 2, payload) for i, payload in enumerate(sent)])
+    own_cursor.assign({0: None, 1: None})
+    done, next_kill = 0, next(kills)
+    while done < len(sent):
+        try:
+            batches = own_cursor.read(20, 1)
+        except LogUnavailable:
+            server.ensure()
+            own_cursor.reconnect()
+            continue
+        for partition, entries in batches:
+            for position, _, payload in entries:
+                own_cursor.put("journal", partition, position, 0, payload)
+                done += 1
+        if done >= next_kill:
+            kill(server)
+            next_kill = next(kills, len(sent) * 2)
+    own_cursor.flush()
+
+    with closing(RedisLog.open(server.url)) as log:
+        for partition in range(2):
+            assert [item.payload for item in log.scan("journal", partition)] == sent[partition::2]
+            assert log.tail(partition) == receipts[partition - 2].position
+
+
+def test_a_silent_server_is_given_up(server: EmbeddedRedis, own_log: RedisLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_wire, "REPLY_SECONDS", 1)
+    pid = pid_of(server)
+    own_log.append(0, b"x")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with (
+            closing(RedisLog(server.url, own_log.header)) as other,
+            pytest.raises(LogUnavailable, match="silent for 1 s"),
+        ):
+            other.append(0, b"x")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert own_log.append(0, b"x").partition == 0
 
 
 def test_a_log_restarted_empty_is_refused(server: EmbeddedRedis, own_log: RedisLog, own_cursor: RedisCursor) -> None:
