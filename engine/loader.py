@@ -102,11 +102,6 @@ def import_module(module: str, folder: Path) -> object:
         raise AppError(f"{module} cannot be imported: {_words(error, folder)}") from error
 
 
-def workflow_modules(folder: Path) -> list[str]:
-    """Every module of `folder` whose source calls `Workflow(...)` at its head."""
-    return sorted(module for module, _ in _assigned(folder, "Workflow"))
-
-
 def _applications(folder: Path) -> Iterator[str]:
     return (f"{module}:{name}" for module, name in _assigned(folder, "Application"))
 

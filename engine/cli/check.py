@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine import Application
+    from engine.core.errors import DefinitionError
     from engine.settings import Settings
 
 
@@ -57,44 +59,49 @@ def check(
 
 
 def find(settings: Settings) -> tuple[list[Finding], Application | None]:
-    """Gather what is wrong in every module that defines a workflow, and the application if it can be made."""
+    """Gather what is wrong in every workflow that the application imports, and the application if it can be made."""
     from engine.core.errors import DefinitionError
     from engine.loader import AppError, load_application
 
-    try:
-        application = load_application(settings)
-    except DefinitionError as error:
-        return list(dict.fromkeys([*_problems(error), *_elsewhere(settings)])), None
-    except AppError as error:
-        return [Finding("problem", settings.app or "application", str(error))], None
-    warnings = [
-        Finding("warning", f"workflow {workflow.name!r}", words)
-        for workflow in application.workflows.values()
-        for words in workflow.warnings
-    ]
-    return warnings, application
-
-
-def _elsewhere(settings: Settings) -> Iterator[Finding]:
-    """Problems of the workflows that were not reached because an earlier one failed."""
-    from engine.core.errors import DefinitionError
-    from engine.loader import AppError, import_module, workflow_modules
-
-    package = settings.app.partition(":")[0].partition(".")[0]
-    for module in workflow_modules(settings.app_path):
-        if package and module.partition(".")[0] != package:
-            continue
+    with _collected() as errors:
+        application: Application | None = None
         try:
-            import_module(module, settings.app_path)
+            application = load_application(settings)
         except DefinitionError as error:
-            yield from _problems(error)
-        except AppError:
-            continue
+            errors.append(error)
+        except AppError as error:
+            if not errors:
+                return [Finding("problem", settings.app or "application", str(error))], None
+    findings = [finding for error in errors for finding in _problems(error)]
+    workflows = application.workflows.values() if application else ()
+    findings += [Finding("warning", f"workflow {w.name!r}", words) for w in workflows for words in w.warnings]
+    return findings, application
 
 
-def _problems(error: object) -> list[Finding]:
-    what, problems = getattr(error, "what", ""), getattr(error, "problems", ())
-    return [Finding("problem", what, words) for words in problems]
+@contextmanager
+def _collected() -> Iterator[list[DefinitionError]]:
+    """Let a workflow with problems be made all the same, so that an import comes to the next one; the problems."""
+    from engine.core.definition import Workflow
+    from engine.core.errors import DefinitionError
+
+    errors: list[DefinitionError] = []
+    make = Workflow.__init__
+
+    def make_anyhow(self: Workflow[Any], *arguments: Any, **named: Any) -> None:  # noqa: ANN401 (passed on)
+        try:
+            make(self, *arguments, **named)
+        except DefinitionError as error:
+            errors.append(error)
+
+    Workflow.__init__ = make_anyhow  # type: ignore[method-assign]
+    try:
+        yield errors
+    finally:
+        Workflow.__init__ = make  # type: ignore[method-assign]
+
+
+def _problems(error: DefinitionError) -> list[Finding]:
+    return [Finding("problem", error.what, words) for words in error.problems]
 
 
 def _show(finding: Finding, *, as_json: bool) -> None:

@@ -33,7 +33,14 @@ def test_every_command_has_a_help_with_an_example(longwatch: Longwatch, command:
 
 
 def test_the_help_imports_nothing_heavy() -> None:
-    code = f"import sys\nfrom engine.cli.app import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint([n for n in {HEAVY!r} if n in sys.modules])"
+    code = f"""
+import sys
+from engine.cli.app import main
+try:
+    main(["--help"])
+except SystemExit:
+    print([name for name in {HEAVY!r} if name in sys.modules])
+"""
 
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -18,7 +18,9 @@ def project(folder: Path, text: str, name: str = "pyproject.toml") -> None:
 def test_a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_default(tmp_path: Path) -> None:
     project(tmp_path, "[tool.longwatch]\nparallelism = 2\nbackend = 'heap'\nslice = '5ms'\n")
 
-    loaded = load({"parallelism": 8}, folder=tmp_path, environment={"LONGWATCH_PARALLELISM": "4", "LONGWATCH_SLICE": "7ms"})
+    loaded = load(
+        {"parallelism": 8}, folder=tmp_path, environment={"LONGWATCH_PARALLELISM": "4", "LONGWATCH_SLICE": "7ms"}
+    )
 
     assert loaded.settings.parallelism == 8
     assert loaded.settings.slice == timedelta(milliseconds=7)
