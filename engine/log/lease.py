@@ -51,12 +51,13 @@ class Lease(Struct, frozen=True):
     """On the log's clock, ms."""
 
     def is_free(self, now: int, taker: Owner) -> bool:
-        """Whether another may take over: a local owner must be dead, one elsewhere must have let it expire."""
+        """Whether another may take over: a local owner must be dead, one elsewhere must have let it expire.
+
+        Local is the same host *and* boot: containers share the boot and not the processes, and hosts may share a name.
+        """
         if self.owner == taker:
             return True
-        if self.owner.host == taker.host:
-            return self.owner.boot != taker.boot or self.owner.is_dead()
-        return now > self.expires
+        return self.owner.is_dead() if self.owner.is_local() else now > self.expires
 
 
 def _boot() -> str:

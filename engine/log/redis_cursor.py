@@ -46,7 +46,7 @@ from engine.log.redis_keys import (
     verdicts,
     verdicts_of,
 )
-from engine.log.redis_wire import Address, Reply, Wire, bulk, bulks, encode, refused
+from engine.log.redis_wire import Address, Reply, Wire, blocking, bulk, bulks, encode, refused
 
 PUBLISH_SECONDS = 0.25
 """Positions are published at most so often: trimming works in minutes, and each publication costs a write."""
@@ -204,9 +204,10 @@ class RedisCursor:
     def _request(self, partitions: list[int], count: int, wait_ms: int) -> bytes:
         share = max(min(count, LEAST_COUNT), count // len(partitions))
         share = max(1, min(share, READ_BYTES // (len(partitions) * self._size)))
-        block = ("BLOCK", wait_ms) if wait_ms > 0 else ()
         names = [stream("log", p) for p in partitions]
-        return encode("XREAD", "COUNT", share, *block, "STREAMS", *names, *(self._positions[p] for p in partitions))
+        return encode(
+            "XREAD", "COUNT", share, *blocking(wait_ms), "STREAMS", *names, *(self._positions[p] for p in partitions)
+        )
 
     def _batch(self, name: bytes, items: list[tuple[bytes, list[bytes]]]) -> Batch:
         entries = []

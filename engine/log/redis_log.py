@@ -44,7 +44,7 @@ from engine.log.redis_keys import (
     verdicts,
     verdicts_of,
 )
-from engine.log.redis_wire import Address, Reply, Wire, encode
+from engine.log.redis_wire import Address, Reply, Wire, blocking, encode
 
 CHUNK = 500
 """Items of one answer while scanning."""
@@ -187,10 +187,8 @@ class RedisLog:
         if found:
             return found
         names = [stream(topic, p) for p in after]
-        block = ("BLOCK", wait_ms) if wait_ms > 0 else ()
-        request = encode(
-            "XREAD", "COUNT", count, *block, "STREAMS", *names, *(last or START for last in after.values())
-        )
+        positions = (last or START for last in after.values())
+        request = encode("XREAD", "COUNT", count, *blocking(wait_ms), "STREAMS", *names, *positions)
         reply, trimmed = self._ask_all([request, encode("HGETALL", TRIMMED)])
         self._trimmed = _trimmed(trimmed)
         read = {name.decode(): items for name, items in reply or ()}

@@ -25,6 +25,8 @@ Reply = Any
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 30
 """A server that is silent for longer is given up; the caller connects again and sends again."""
+LONGEST_WAIT_MS = REPLY_SECONDS * 1000 // 2
+"""A read waits no longer than that for entries, whatever it is asked, so that silence means trouble."""
 OLDEST_VERSION = (6, 2)
 """XTRIM MINID and exclusive ranges came with 6.2."""
 
@@ -118,6 +120,11 @@ def bulks(*values: bytes | str | float) -> bytes:
 def encode(*arguments: bytes | str | float) -> bytes:
     """A whole request."""
     return b"*%d\r\n%b" % (len(arguments), bulks(*arguments))
+
+
+def blocking(wait_ms: int) -> tuple[str | int, ...]:
+    """The arguments by which XREAD waits; for Redis a wait of 0 would be one without end."""
+    return ("BLOCK", min(wait_ms, LONGEST_WAIT_MS)) if wait_ms > 0 else ()
 
 
 def refused(error: Exception) -> LogError:

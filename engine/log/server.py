@@ -161,6 +161,10 @@ class EmbeddedRedis:
     def _start_unless_locked(self) -> bool:
         for folder in (self.folder, self.log_file.parent, self.socket.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.socket.parent.stat().st_uid != os.getuid():
+            raise LogError(
+                f"{self.socket.parent}: it belongs to another user, and a log's socket must be ours; remove it"
+            )
         with _lock(self.folder / "lock") as lock:
             if lock is not None:
                 self._process = self._start(lock)
