@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from engine import Application
+from workflows.insurance_claim.assessor import Assessor
 from workflows.insurance_claim.states import insurance_claim
 from workflows.insurance_claim.world import World
-
-if TYPE_CHECKING:
-    from workflows.insurance_claim.assessor import Assessor
 
 __all__ = ["application", "insurance_claim"]
 
@@ -22,15 +19,12 @@ async def claim_world() -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def assessor() -> AsyncIterator[Assessor]:
-    # Imported where it is needed: only the engine's worker must have the model's extra installed.
-    from workflows.insurance_claim.assessor import Assessor  # noqa: PLC0415
-
+async def claim_assessor() -> AsyncIterator[Assessor]:
     async with Assessor.from_environment() as made:
         yield made
 
 
 application = Application(
     workflows=[insurance_claim],
-    resources={"world": claim_world, "assessor": assessor},
+    resources={"world": claim_world, "assessor": claim_assessor},
 )

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from engine import Retry, StepContext, step
+from workflows.insurance_claim.assessor import Assessor
 from workflows.insurance_claim.data import Assessment, CustomerId, Dossier, History, Message, Policy, PolicyId
 from workflows.insurance_claim.world import NotInRegisterError, World
-
-if TYPE_CHECKING:
-    from workflows.insurance_claim.assessor import Assessor  # imports the language model's client, an extra
 
 LOOKUP = Retry(attempts=5, never=(NotInRegisterError,))
 

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from workflows.insurance_claim import application, generator
+from workflows.insurance_claim.assessor import question
+from workflows.insurance_claim.data import ClaimFiled, Dossier, Message, PolicyId
+from workflows.insurance_claim.generator import behaviour, by_calendar, crowd, in_answer, make_world, registers
+from workflows.insurance_claim.states import HumanReview
+from workflows.insurance_claim.world import NotInRegisterError, World
+
+ORIGIN = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def test_the_same_seed_makes_the_same_people() -> None:
+    assert list(crowd(30, seed=1)) == list(crowd(30, seed=1))
+    assert list(crowd(30, seed=1)) != list(crowd(30, seed=2))
+
+
+def test_a_claim_does_not_depend_on_those_before_it() -> None:
+    assert behaviour(150) == list(crowd())[150]
+
+
+def test_claims_are_filed_in_the_order_of_their_numbers() -> None:
+    filed = [people.filed_after for people in crowd()]
+
+    assert filed == sorted(filed)
+    assert filed[-1] <= generator.FILED_WITHIN
+
+
+def test_every_kind_of_behaviour_occurs() -> None:
+    people = list(crowd())
+
+    assert sum(each.reviewed_after is None for each in people) > 5
+    assert sum(each.sends_after is None for each in people) > 3
+    assert sum(each.sends_unasked_after is not None for each in people) > 5
+    assert sum(each.withdraws_after is not None for each in people) > 5
+    assert sum(each.repeats for each in people) > 5
+    assert {each.approves for each in people} == {True, False}
+
+
+def test_all_expiries_fit_into_the_demos_thirty_days() -> None:
+    forgotten = [each.filed_after for each in crowd() if each.reviewed_after is None]
+    silent = [each.filed_after for each in crowd() if each.sends_after is None]
+
+    assert max(forgotten) + generator.SLOWEST_CUSTOMER + generator.LONGEST_REVIEW < generator.SPAN
+    assert max(silent) < timedelta(days=1)
+
+
+def test_a_review_leaves_days_for_an_engine_that_is_down() -> None:
+    slowest = max(each.reviewed_after for each in crowd() if each.reviewed_after is not None)
+
+    assert generator.LONGEST_REVIEW - slowest >= timedelta(days=9)
+
+
+def test_documents_may_come_a_moment_before_their_claim() -> None:
+    people = next(each for each in crowd() if (each.sends_unasked_after or timedelta()) < timedelta())
+    early, *_, filed = by_calendar(people, ORIGIN)
+
+    assert filed.at - early.at <= timedelta(minutes=1)
+    assert isinstance(filed.event, ClaimFiled)
+
+
+def test_a_repeat_has_the_id_of_its_first() -> None:
+    people = next(each for each in crowd() if each.repeats and each.reviewed_after is not None)
+    ids = Counter(due.id for due in by_calendar(people, ORIGIN) + in_answer(people, "HumanReview", ORIGIN))
+
+    assert set(ids.values()) == {2}
+
+
+def test_people_answer_the_states_that_wait_for_them() -> None:
+    people = next(each for each in crowd() if each.reviewed_after is not None and not each.repeats)
+    assert people.reviewed_after is not None
+    (review,) = in_answer(people, HumanReview.__name__, ORIGIN)
+
+    assert review.at == ORIGIN + people.reviewed_after
+    assert in_answer(people, "Assessing", ORIGIN) == []
+
+
+def test_the_application_takes_every_event() -> None:
+    people = list(crowd(20))
+    dues = [due for each in people for due in by_calendar(each, ORIGIN) + in_answer(each, "HumanReview", ORIGIN)]
+
+    for due in dues:
+        wire = due.cloud_event()
+        assert set(wire) == {"specversion", "id", "source", "type", "subject", "time", "data"}
+        assert application.events[str(wire["type"])].model_validate_json(json.dumps(wire["data"])) == due.event
+
+
+def test_like_claims_are_few_questions() -> None:
+    policies, customers = registers()
+    known = [each for each in crowd() if each.claim.policy_id in policies]
+    asked = {
+        question(
+            Dossier(
+                claim=each.claim,
+                documents=each.documents,
+                policy=policies[each.claim.policy_id],
+                history=customers[each.claim.customer_id],
+            )
+        )
+        for each in known
+    }
+
+    assert 180 < len(known) < 200
+    assert 15 <= len(asked) <= 40
+
+
+def test_the_world_knows_its_customers_and_keeps_letters(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "world.sqlite")
+    claim = behaviour(0).claim
+    letter = Message(to="u-1", text="send a photo")
+    world.deliver(letter, "call-1")
+    world.deliver(letter, "call-1")
+
+    assert world.policy(claim.policy_id) == registers()[0][claim.policy_id]
+    assert world.history(claim.customer_id) == registers()[1][claim.customer_id]
+    assert world.messages() == [("call-1", letter, 2)]
+
+
+def test_what_is_not_in_the_register_is_named(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "world.sqlite")
+
+    with pytest.raises(NotInRegisterError, match="policy 'p-none' is not in the register"):
+        world.policy(PolicyId("p-none"))
+
+
+def test_a_world_that_was_never_made_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="generator --out"):
+        World(tmp_path / "nothing.sqlite").policy(PolicyId("p-1"))
+    assert not (tmp_path / "nothing.sqlite").exists()

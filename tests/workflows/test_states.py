@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from engine.testing import Simulation
+from tests.workflows.claims import CLAIM, HISTORY, POLICY, simulation, verdict
+from workflows.insurance_claim import application
+from workflows.insurance_claim.data import (
+    ClaimDecided,
+    ClaimFiled,
+    ClaimWithdrawn,
+    DocumentsReceived,
+    Message,
+    Outcome,
+    Policy,
+    PolicyId,
+    ReviewDecided,
+    Verdict,
+)
+from workflows.insurance_claim.states import (
+    Approved,
+    Assessing,
+    AwaitingDocuments,
+    Expired,
+    Gathering,
+    HumanReview,
+    Rejected,
+    Withdrawn,
+    insurance_claim,
+)
+from workflows.insurance_claim.steps import assess_risk, fetch_policy, send_message
+from workflows.insurance_claim.world import NotInRegisterError
+
+TABLE = Path(__file__).with_name("insurance_claim.table.txt")
+YES = ReviewDecided(reviewer="ann", approve=True)
+PHOTO = DocumentsReceived(documents=("photo",))
+
+
+@pytest.fixture
+def run() -> Simulation[ClaimFiled]:
+    return simulation()
+
+
+def decided(outcome: Outcome, by: str) -> ClaimDecided:
+    return ClaimDecided(
+        claim_id="c-1", customer_id=CLAIM.customer_id, amount_eur=CLAIM.amount_eur, outcome=outcome, decided_by=by
+    )
+
+
+def test_the_table_is_the_golden_file() -> None:
+    """After a wanted change: `python -m tests.workflows.test_states` writes it again."""
+    assert insurance_claim.table() + "\n" == TABLE.read_text()
+
+
+def test_the_application_knows_the_claims_events() -> None:
+    assert sorted(application.events) == ["ClaimFiled", "ClaimWithdrawn", "DocumentsReceived", "ReviewDecided"]
+
+
+def test_the_reviewer_has_the_last_word() -> None:
+    review = HumanReview(claim=CLAIM, reason="large amount")
+
+    assert review.decided(YES) == Approved(claim=CLAIM, approved_by="ann")
+
+
+def test_a_rejection_keeps_who_and_why() -> None:
+    review = HumanReview(claim=CLAIM, reason="large amount")
+    no = ReviewDecided(reviewer="bo", approve=False, note="not covered")
+
+    assert review.decided(no) == Rejected(claim=CLAIM, rejected_by="bo", note="not covered")
+
+
+@pytest.mark.parametrize(
+    ("said", "documents", "state"),
+    [
+        ("low risk", (), Approved),
+        ("needs a person", (), HumanReview),
+        ("documents missing", (), AwaitingDocuments),
+        ("documents missing", ("photo",), HumanReview),
+    ],
+)
+def test_the_models_verdict_leads_on(said: Verdict, documents: tuple[str, ...], state: type) -> None:
+    assessing = Assessing(claim=CLAIM, documents=documents, policy=POLICY, history=HISTORY)
+
+    assert type(assessing.assessed(verdict(said))) is state
+
+
+def test_every_verdict_leads_on() -> None:
+    assessing = Assessing(claim=CLAIM, policy=POLICY, history=HISTORY)
+
+    assert [assessing.assessed(verdict(said)) for said in get_args(Verdict)]
+
+
+def test_a_claim_without_risk_is_paid_at_once(run: Simulation[ClaimFiled]) -> None:
+    run.fake(assess_risk, lambda dossier: verdict("low risk"))
+    run.send(ClaimFiled(claim=CLAIM))
+
+    assert run.state() == Approved(claim=CLAIM, approved_by="engine")
+    assert run.published == [decided("approved", "engine")]
+    assert run.finished
+
+
+def test_a_forgotten_review_is_reminded_four_times_and_expires(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM))
+    run.advance(days=15)
+
+    assert run.state() == Expired(claim=CLAIM)
+    assert run.calls(send_message) == [Message(to="reviewers", text="c-1: large amount")] * 4
+    assert run.published == [decided("expired", "calendar")]
+
+
+def test_a_claim_that_cannot_be_looked_up_goes_to_a_person(run: Simulation[ClaimFiled]) -> None:
+    def nowhere(policy_id: PolicyId) -> Policy:
+        message = "policy 'p-1' is not in the register"
+        raise NotInRegisterError(message)
+
+    run.fake(fetch_policy, nowhere)
+    run.send(ClaimFiled(claim=CLAIM))
+
+    assert run.state() == HumanReview(claim=CLAIM, reason="fetch_policy: policy 'p-1' is not in the register")
+    assert len(run.calls(fetch_policy)) == 1
+
+
+def test_a_register_that_is_down_is_asked_again(run: Simulation[ClaimFiled]) -> None:
+    failures = [ConnectionError("down"), ConnectionError("down")]
+
+    def down_at_first(policy_id: PolicyId) -> Policy:
+        if failures:
+            raise failures.pop()
+        return POLICY
+
+    run.fake(fetch_policy, down_at_first)
+    run.send(ClaimFiled(claim=CLAIM))
+    run.advance(hours=1)
+
+    assert isinstance(run.state(), HumanReview)
+    assert len(run.calls(fetch_policy)) == 3
+
+
+def test_a_model_that_does_not_answer_leaves_the_claim_to_a_person(run: Simulation[ClaimFiled]) -> None:
+    def down(dossier: object) -> None:
+        message = "no model listens"
+        raise ConnectionError(message)
+
+    run.fake(assess_risk, down)  # type: ignore[arg-type]  # it never returns
+    run.send(ClaimFiled(claim=CLAIM))
+    run.advance(hours=1)
+
+    assert run.state() == HumanReview(claim=CLAIM, reason="no model listens")
+    assert len(run.calls(assess_risk)) == 3
+
+
+def test_documents_are_asked_for_and_read(run: Simulation[ClaimFiled]) -> None:
+    run.fake(assess_risk, lambda d: verdict("low risk" if d.documents else "documents missing", "send a photo"))
+    run.send(ClaimFiled(claim=CLAIM))
+    assert run.calls(send_message) == [Message(to="u-1", text="send a photo")]
+
+    run.send(PHOTO)
+
+    assert run.state() == Approved(claim=CLAIM, approved_by="engine")
+
+
+def test_documents_that_never_come_let_the_claim_expire(run: Simulation[ClaimFiled]) -> None:
+    run.fake(assess_risk, lambda dossier: verdict("documents missing"))
+    run.send(ClaimFiled(claim=CLAIM))
+    run.advance(days=29)
+    assert isinstance(run.state(), AwaitingDocuments)
+
+    run.advance(days=2)
+
+    assert run.state() == Expired(claim=CLAIM)
+
+
+def test_documents_in_review_are_added_and_the_calendar_goes_on(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM))
+    run.advance(days=10)
+    run.send(PHOTO)
+    assert run.state() == HumanReview(claim=CLAIM, documents=("photo",), reason="large amount")
+
+    run.advance(days=5)
+
+    assert run.state() == Expired(claim=CLAIM)
+
+
+def test_documents_during_the_look_ups_are_kept() -> None:
+    assert Gathering.later == Assessing.later == (DocumentsReceived,)
+
+
+@pytest.mark.parametrize("event", [PHOTO, YES, ClaimWithdrawn()])
+def test_what_comes_after_the_decision_is_recorded_and_changes_nothing(
+    run: Simulation[ClaimFiled], event: DocumentsReceived | ReviewDecided | ClaimWithdrawn
+) -> None:
+    run.fake(assess_risk, lambda dossier: verdict("low risk"))
+    run.send(ClaimFiled(claim=CLAIM))
+    run.send(event)
+
+    assert run.state() == Approved(claim=CLAIM, approved_by="engine")
+    assert len(run.ignored) == 1
+    assert len(run.published) == 1
+
+
+def test_a_decision_sent_twice_is_taken_once(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM), id="filed")
+    run.send(ClaimFiled(claim=CLAIM), id="filed")
+    run.send(YES, id="review")
+    run.send(YES, id="review")
+
+    assert run.published == [decided("approved", "ann")]
+
+
+@pytest.mark.parametrize("said", ["needs a person", "documents missing"])
+def test_an_open_claim_can_be_withdrawn(run: Simulation[ClaimFiled], said: Verdict) -> None:
+    run.fake(assess_risk, lambda dossier: verdict(said))
+    run.send(ClaimFiled(claim=CLAIM))
+    run.send(ClaimWithdrawn(note="settled"))
+
+    assert run.state() == Withdrawn(claim=CLAIM, note="settled")
+    assert run.published == [decided("withdrawn", "customer")]
+
+
+def test_no_claim_stays_open_for_more_than_sixty_days(run: Simulation[ClaimFiled]) -> None:
+    """The customer sends empty envelopes: each begins another 30 days, but the deadline counts from the filing."""
+    run.fake(assess_risk, lambda dossier: verdict("documents missing"))
+    run.send(ClaimFiled(claim=CLAIM))
+    for _ in range(2):
+        run.advance(days=29)
+        run.send(DocumentsReceived(documents=()))
+    run.advance(days=1)
+    assert isinstance(run.state(), AwaitingDocuments)
+
+    run.advance(days=1)
+
+    assert run.state() == Expired(claim=CLAIM)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(insurance_claim.table() + "\n")
