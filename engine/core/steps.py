@@ -33,7 +33,10 @@ class Retry:
     def wait(self, attempt: int) -> int:
         """Milliseconds between the failure of `attempt` (counted from 1) and the next one."""
         first, longest = self.first_wait / timedelta(milliseconds=1), self.longest_wait / timedelta(milliseconds=1)
-        return int(min(longest, first * self.factor ** min(attempt - 1, 64)))
+        try:
+            return int(min(longest, first * self.factor ** min(attempt - 1, 64)))
+        except OverflowError:
+            return int(longest)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Call(Generic[O]):
 
 @dataclass(frozen=True)
 class Step(Generic[I, O]):
-    """An async function with a name, a retry and time limits. Await it in a test, or hand out `call(...)` in a handler."""
+    """An async function with a name, a retry and time limits: await it in a test, hand out `call(...)` in a handler."""
 
     name: str
     function: Callable[..., Awaitable[O]]

@@ -616,7 +616,9 @@ class _Fold:
         """With `why`, leave it out instead."""
         if isinstance(move, EventEntry):
             return self._apply(position, *_naming(move), partial(self._take, move, why), move)
-        return self._apply(position, "result", move.work, "", "", partial(self._over_nothing, move, why))
+        spec = self.workflow.specs.get(self.snap.state)
+        name = spec.works_by_name[move.work].words if spec and move.work in spec.works_by_name else move.work
+        return self._apply(position, "result", name, "", "", partial(self._over_nothing, move, why))
 
     def _take(self, entry: EventEntry, why: str) -> str:
         self.snap.kept = tuple(e for e in self.snap.kept if e is not entry)
