@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -13,11 +17,12 @@ import pytest
 from engine.log import redis_wire
 from engine.log.errors import LogBusy, LogError, LogLost, LogMismatch, LogUnavailable
 from engine.log.lease import Owner
-from engine.log.protocol import Position
+from engine.log.protocol import Position, order_of
+from engine.log.redis_appender import RedisAppender
 from engine.log.redis_cursor import RedisCursor
 from engine.log.redis_log import RedisLog
 from engine.log.redis_wire import Address, Wire
-from engine.log.server import EmbeddedRedis, describe
+from engine.log.server import EmbeddedRedis, _program, describe
 
 pytestmark = pytest.mark.redis
 
@@ -291,6 +296,40 @@ def test_addresses_are_read() -> None:
     assert str(Address.parse("redis://me:secret@host:7/3")) == "redis://host:7/3"
 
 
+@pytest.fixture
+def own_url(tmp_path: Path) -> Iterator[str]:
+    """Of a server that somebody else has set up, reached by host and port."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    url = f"redis://127.0.0.1:{port}/3"
+    process = subprocess.Popen(
+        [_program(), "--port", str(port), "--dir", tmp_path, "--save", "", "--loglevel", "warning"],
+        stdout=subprocess.DEVNULL,
+    )
+    for _ in range(200):
+        with suppress(LogUnavailable):
+            Wire(Address.parse(url)).close()
+            break
+        time.sleep(0.02)
+    yield url
+    process.terminate()
+    process.wait()
+
+
+async def test_a_server_of_ones_own_is_reached_by_host_and_port(own_url: str) -> None:
+    with closing(RedisLog.create(own_url, 2)) as log:
+        appender = RedisAppender(own_url, log.header.log_id, 2)
+        appender.append(1, b"x")
+        await appender.drain()
+        await appender.close()
+        with closing(RedisCursor(own_url, log.take_lease().epoch)) as cursor:
+            cursor.assign({1: None})
+            ((partition, entries),) = cursor.read(10, 0)
+
+        assert (partition, entries[0][2]) == (1, b"x")
+        assert describe(own_url).fsync == "off"
+
+
 def test_a_password_and_a_database_are_used(server: EmbeddedRedis) -> None:
     with closing(Wire(Address.parse(server.url))) as wire:
         wire.call("CONFIG", "SET", "requirepass", "open sesame")
@@ -382,6 +421,43 @@ def test_what_was_appended_is_there_after_a_kill(server: EmbeddedRedis, own_log:
 
     with closing(RedisLog.open(server.url)) as log:
         assert [item.id for item in log.scan("log", 0)] == [receipt.position for receipt in receipts]
+
+
+def test_of_many_that_start_a_server_at_once_one_does(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from engine.log.server import EmbeddedRedis; "
+        f"print(EmbeddedRedis(Path({str(tmp_path)!r})).ensure())"
+    )
+    starters = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) for _ in range(4)]
+    answers = sorted(starter.communicate(timeout=30)[0] for starter in starters)
+    server = EmbeddedRedis(tmp_path)
+    server.stop()
+
+    assert answers == [b"False\n"] * 3 + [b"True\n"]
+
+
+def test_an_emptied_stream_knows_its_end_after_a_rewrite_and_a_kill(
+    server: EmbeddedRedis, own_log: RedisLog, own_cursor: RedisCursor
+) -> None:
+    position = own_log.append(0, b"x").position
+    own_cursor.assign({0: None})
+    own_cursor.read(10, 0)
+    own_cursor.put("journal", 0, position, 0, b"x")
+    own_cursor.flush()
+    own_log.trim(0, position)
+    with closing(Wire(Address.parse(server.url))) as wire:
+        wire.call("BGREWRITEAOF")
+        while b"aof_rewrite_in_progress:1" in (info := wire.call("INFO", "persistence")):
+            assert b"aof_last_bgrewrite_status:ok" in info
+    kill(server)
+    server.ensure()
+    own_cursor.reconnect()
+    own_cursor.put("journal", 0, position, 0, b"x")
+    own_cursor.flush()
+
+    with closing(RedisLog.open(server.url)) as log:
+        assert (log.held("journal", 0), log.held("log", 0), log.tail(0)) == ((0, None), (0, None), position)
+        assert order_of(log.append(0, b"x").position) > order_of(position)
 
 
 def test_a_server_that_does_not_come_up_is_quoted(tmp_path: Path) -> None:
