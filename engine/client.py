@@ -48,7 +48,7 @@ from engine.outbox import OutboxReader, Published
 from engine.session import Session
 from engine.settings import Settings, load
 from engine.view.history import backwards, history, record_at
-from engine.view.view import ALL, After, Count, Filter, RunRow
+from engine.view.view import ALL, After, Count, Filter, RunRow, View
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -267,16 +267,7 @@ class Client:
             raise UnknownRun(str(error)) from None
 
     def _row(self, target: str) -> RunRow:
-        """The run of an address; the whole text may be the key too, since keys may hold a slash."""
-        view = self._session.view
-        workflow, slash, key = target.partition("/")
-        found = view.of_key(target) + (view.of_key(key, workflow) if slash else [])
-        if len(found) > 1:
-            names = [f"{row.workflow}/{row.key}" for row in found]
-            raise AmbiguousKey(f"{target!r} names {len(found)} runs: {', '.join(names)}; write one of these")
-        if not found:
-            raise UnknownRun(f"there is no run {target!r}; `longwatch list` shows those there are")
-        return found[0]
+        return find_row(self._session.view, target)
 
     def _detail(self, target: str) -> Detail:
         self._session.refresh(start=True)
@@ -427,6 +418,22 @@ class Client:
 
 HALTED_ONLY: tuple[Order, ...] = ("resume", "skip")
 RETRIED = ("failed", "waiting")
+
+
+def find_row(view: View, target: str) -> RunRow:
+    """The run of an address; the whole text may be the key too, since keys may hold a slash.
+
+    Raises:
+        UnknownRun, AmbiguousKey: `[WORKFLOW/]KEY` names no run, or several.
+    """
+    workflow, slash, key = target.partition("/")
+    found = view.of_key(target) + (view.of_key(key, workflow) if slash else [])
+    if len(found) > 1:
+        names = [f"{row.workflow}/{row.key}" for row in found]
+        raise AmbiguousKey(f"{target!r} names {len(found)} runs: {', '.join(names)}; write one of these")
+    if not found:
+        raise UnknownRun(f"there is no run {target!r}; `longwatch list` shows those there are")
+    return found[0]
 
 
 def _envelope(event: Sendable, key: str) -> CloudEvent:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli import exits, options
+from engine.cli import options
 from engine.cli.client import (
     InState,
     OfWorkflow,
@@ -57,7 +57,7 @@ def list_runs(
 ) -> None:
     """List runs, the newest first. All that is asked for must fit.
 
-    Fields that a workflow marks with `Searchable` are found with `--where`. Exit code 1 if no run fits.
+    Fields that a workflow marks with `Searchable` are found with `--where`.
 
     Example: `longwatch list --status waiting --where region=north --limit 20`
     """
@@ -76,8 +76,6 @@ def list_runs(
             emit(run_facts(run))
     else:
         _print_runs(runs, as_of, full=len(runs) == limit)
-    if not runs:
-        raise typer.Exit(exits.DIFFERS)
 
 
 def show(
@@ -147,8 +145,6 @@ def _list_counts(counts: list[Count], *, as_json: bool) -> None:
     else:
         rows = [(each.workflow, each.state, each.status, f"{each.runs:,}") for each in counts]
         table(["workflow", "state", "status", "runs"], rows)
-    if not counts:
-        raise typer.Exit(exits.DIFFERS)
 
 
 def _print_runs(runs: list[Run], as_of: datetime | None, *, full: bool) -> None:
