@@ -468,3 +468,36 @@ def close(began: Began) -> Closed:
 
 
 claim = Workflow("claim", start=close, states=[Closed])
+
+
+# A time that is always over -------------------------------------------------------------------------------------------
+
+
+class Restless(State):
+    turns: int = 0
+
+    @at
+    def again(self) -> datetime:
+        return utc(-self.turns)
+
+    @again.due
+    def turned(self) -> Restless | Fine:
+        return Restless(turns=self.turns + 1)
+
+
+def hurry(began: Began) -> Restless:
+    return Restless()
+
+
+restless = Workflow("restless", start=hurry, states=[Restless, Fine])
+
+
+# A start without a state ----------------------------------------------------------------------------------------------
+
+
+def idle(began: Began) -> Any:
+    return tell.call("nothing began")
+
+
+idle.__annotations__["return"] = Fine | Call[None]
+stateless = Workflow("stateless", start=idle, states=[Fine])
