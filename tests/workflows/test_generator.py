@@ -108,7 +108,7 @@ def test_like_claims_are_few_questions() -> None:
     }
 
     assert 180 < len(known) < 200
-    assert 15 <= len(asked) <= 40
+    assert 12 <= len(asked) <= 30
 
 
 def test_the_world_knows_its_customers_and_keeps_letters(tmp_path: Path) -> None:
