@@ -1,15 +1,18 @@
 """Which partition of the log a run belongs to.
 
-A partition of the log *is* a key group of Flink: whoever appends an entry computes the key group that Flink will compute for the run's key, so that a run's state, its timers and
-its place in the log always live in the same subtask. A number that differs from Flink's is not noticed by every state backend, so `tests/flink` compares this file with Flink's own
-class.
+A partition of the log *is* a key group of Flink: whoever appends an entry computes the key group that Flink will
+compute for the run's key, so that a run's state, its timers and its place in the log always live in the same subtask. A
+number that differs from Flink's is not noticed by every state backend, so `tests/flink` compares this file with Flink's
+own class.
 
 How Flink comes to the number (`KeyGroupRangeAssignment`, `MathUtils.murmurHash`, `Row.hashCode`, Flink 2.3):
 
-1. PyFlink wraps a key that is a string into `Row.of(key)`. The hash of a row is `31 * (31 * kind + fields) + names` over its kind (0), its one field (31 + hash of the string)
-   and its names (none: 0), which comes to `hash + 31`, and once more `+ 31`: `hash + 62`.
+1. PyFlink wraps a key that is a string into `Row.of(key)`. The hash of a row is `31 * (31 * kind + fields) + names`
+   over its kind (0), its one field (31 + hash of the string) and its names (none: 0), which comes to `hash + 31`, and
+   once more `+ 31`: `hash + 62`.
 2. A string's hash is Java's: over UTF-16 code units, so a character beyond the basic plane counts as two.
-3. The hash is scattered by one round of murmur 3 and reduced modulo the maximum parallelism, which is the number of partitions.
+3. The hash is scattered by one round of murmur 3 and reduced modulo the maximum parallelism, which is the number of
+   partitions.
 """
 
 from __future__ import annotations
@@ -55,7 +58,10 @@ def partition_of(workflow: str, key: str, partitions: int) -> int:
 
 @lru_cache(maxsize=1 << 10)
 def reader_key(partition: int, partitions: int) -> str:
-    """The key under which the reader of a partition keeps its position: the first of its kind that falls into that very partition."""
+    """The key under which the reader of a partition keeps its position.
+
+    It is the first of its kind that falls into that very partition.
+    """
     attempt = 0
     while key_group(key := f"{_READER}-{partition}-{attempt}", partitions) != partition:
         attempt += 1
@@ -69,9 +75,12 @@ def key_group(key: str, groups: int) -> int:
 
 def java_hash(text: str) -> int:
     """Java's `String.hashCode` as an unsigned number of 32 bits."""
-    # Horner's rule in one growing number would be quadratic; masking each step keeps it in one machine word. Encoding is the quickest way to the code units of both kinds of text.
+    # Horner's rule in one growing number would be quadratic; masking each step keeps it in one machine word. Encoding
+    # is the quickest way to the code units of both kinds of text.
     total = 0
-    units = text.encode("latin-1") if text.isascii() else memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+    units = (
+        text.encode("latin-1") if text.isascii() else memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
+    )
     for unit in units:
         total = (31 * total + unit) & _MASK
     return total

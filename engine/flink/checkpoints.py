@@ -1,8 +1,9 @@
 """The checkpoints and savepoints of a data folder: which one to go on from, and which may be deleted.
 
-Flink writes `checkpoints/JOB/chk-N/_metadata` last, so a folder without it was never completed. A start goes on from the
-newest whole one, and the job then owns it (claim mode): Flink deletes it, and the shared files of incremental checkpoints,
-as newer ones take its place. What older jobs leave besides is swept here, once the new job has enough of its own.
+Flink writes `checkpoints/JOB/chk-N/_metadata` last, so a folder without it was never completed. A start goes on from
+the newest whole one, and the job then owns it (claim mode): Flink deletes it, and the shared files of incremental
+checkpoints, as newer ones take its place. What older jobs leave besides is swept here, once the new job has enough of
+its own.
 
 Numbers of checkpoints rise over restarts, because a restored job counts on from the one it was restored from; so they,
 not the files' times, say which is the newest (the clock may be set back). Whether one is whole is asked of Flink's own

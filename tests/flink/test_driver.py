@@ -33,8 +33,8 @@ def started(running: RunningDriver) -> dict[str, object]:
 
 def test_stop_at_one_go_on_at_two_and_back_with_nothing_lost(tmp_path: Path) -> None:
     savepoint = None
-    for parallelism in (1, 2, 1):
-        with driver(counting_plan(tmp_path, parallelism=parallelism)) as running:
+    for parallelism, cluster in ((1, "mini"), (2, "standalone"), (1, "mini")):
+        with driver(counting_plan(tmp_path, parallelism=parallelism, cluster=cluster)) as running:
             line = started(running)
             assert line["restored_from"] == savepoint
             savepoint = running.stop()["savepoint"]

@@ -1,4 +1,5 @@
-"""PyFlink's internals as engine.flink.internals takes them to be, and Flink's key groups as engine.core computes them."""
+"""PyFlink's internals as engine.flink.internals takes them to be, and Flink's key groups as engine.core computes
+them."""
 
 from __future__ import annotations
 
