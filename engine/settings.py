@@ -137,6 +137,14 @@ class Settings(BaseModel):
         description="A Redis of one's own (6.2 or newer) as URL. Empty: an embedded one in the data folder.",
     )
 
+    intakes: tuple[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")], ...] = Field(
+        (),
+        description=(
+            "Functions of the project, as `module:function`, that make Flink sources of events (CloudEvents in JSON): "
+            "each gets the Flink environment and answers with a stream of texts."
+        ),
+    )
+
     partitions: Annotated[int, Field(ge=1, le=32768)] = Field(
         16,
         description="Partitions of the log, a power of two; fixed when the log is made.",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import signal
 import time
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from engine.log.errors import Fenced, LogBusy, LogError, LogLost, LogUnavailable
 from engine.log.janitor import Janitor
 from engine.log.lease import Owner
 from engine.log.redis_log import RedisLog
+from engine.log.redis_wire import Address, Wire
 from engine.log.server import EmbeddedRedis
 from engine.settings import Settings, show_size
 from engine.view.follower import Follower
@@ -142,6 +144,7 @@ class Supervisor:
         self._happenings: queue.SimpleQueue[Facts] = queue.SimpleQueue()
         self._driving = _Driving()
         self._stops_asked = 0
+        self._is_away = False
         self._projected = 0
         self._clocks: dict[str, float] = {}
 
@@ -164,28 +167,26 @@ class Supervisor:
         """
         with self._signals():
             self._folder.make()
-            self._start_server()
+            ours = self._server is not None and self._server.ensure()
             try:
-                self._log = self._open_log()
-                self._lease = self._log.take_lease(Owner.this_process())
-                try:
-                    self._check_code()
-                    self._run_helpers()
-                finally:
-                    with contextlib.suppress(LogError):
-                        self._log.release_lease(self._lease)
+                with contextlib.closing(self._open_log()) as self._log:
+                    self._lease = self._log.take_lease(Owner.this_process())
+                    ours = True
+                    self._run_on_log()
             finally:
-                self._stop_server()
+                if ours and self._server is not None:
+                    self._server.stop()
 
     # -- start
 
-    def _start_server(self) -> None:
-        if self._server is not None:
-            self._server.ensure()
-
-    def _stop_server(self) -> None:
-        if self._server is not None:
-            self._server.stop()
+    def _run_on_log(self) -> None:
+        """Run with the lease in hand; who does not have it leaves the server alone, for another engine may use it."""
+        try:
+            self._check_code()
+            self._run_helpers()
+        finally:
+            with contextlib.suppress(LogError):
+                self._log.release_lease(self._lease)
 
     def _open_log(self) -> RedisLog:
         """Open the log, or make it where nothing was ever begun."""
@@ -225,6 +226,8 @@ class Supervisor:
             app_path=str(settings.app_path),
             data=str(self._folder.path),
             log_url=self.url,
+            log_id=header.log_id,
+            intakes=settings.intakes,
             epoch=self._lease.epoch,
             partitions=header.partitions,
             lapse=header.lapse,
@@ -435,11 +438,22 @@ class Supervisor:
 
     def _keep_lease(self) -> None:
         try:
+            with contextlib.suppress(LogUnavailable):  # the connection may just be an old one
+                self._lease = self._log.renew_lease(self._lease)
+                self._tell_away("")
+                return
             self._lease = self._log.renew_lease(self._lease)
         except LogUnavailable as error:
-            self._observer.say("log", f"the log is away, the engine waits for it: {error}", error=str(error))
+            self._tell_away(str(error))
         except Fenced as error:
             raise LogBusy(f"another engine has taken the log over: {error}") from error
+
+    def _tell_away(self, why: str) -> None:
+        """Say once that the log is away, and once that it is back."""
+        if bool(why) != self._is_away:
+            words = f"the log is away, the engine waits for it: {why}" if why else "the log is back"
+            self._observer.say("log", words, error=why)
+        self._is_away = bool(why)
 
     def _is_stuck_in_stop(self) -> bool:
         asked = self._clocks.get("stop")
@@ -465,9 +479,18 @@ class Supervisor:
             supervisor=self._note.owner.pid,
             driver=driving.process.pid if driving.process else 0,
             jvm=driving.jvm if driving.process else 0,
+            redis=self._redis_pid() if self._server else 0,
         )
         self._note = msgspec.structs.replace(self._note, pids=pids, rest_port=driving.rest_port, stopped=stopped)
         self._folder.write_engine(self._note)
+
+    def _redis_pid(self) -> int:
+        try:
+            with contextlib.closing(Wire(Address.parse(self.url))) as wire:
+                found = re.search(rb"process_id:(\d+)", wire.call("INFO", "server"))
+        except LogUnavailable:
+            return 0
+        return int(found[1]) if found else 0
 
     def _is_time(self, name: str, seconds: float) -> bool:
         moment = time.monotonic()

@@ -1,4 +1,4 @@
-"""The job: seeds for the readers, and the partition engine behind them."""
+"""The job: seeds for the readers, the partition engine behind them, and the project's intakes beside it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pyflink.datastream.connectors.file_system import FileSource, StreamFormat
 from pyflink.java_gateway import get_gateway
 
 from engine.core.partition import reader_key
+from engine.flink.intake import add_intake
 from engine.flink.partition_engine import PartitionEngine
 from engine.flink.plan import Plan
 
@@ -41,6 +42,8 @@ def build(env: StreamExecutionEnvironment, plan: Plan) -> None:
         PartitionEngine(plan), output_type=Types.PICKLED_BYTE_ARRAY()
     )
     _discard(engine.name("partition engine").uid("partition-engine"))
+    for name in plan.intakes:
+        _discard(add_intake(env, plan, name))
 
 
 def _discard(stream: DataStream) -> None:

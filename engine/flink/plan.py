@@ -32,6 +32,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint or savepoint to go on from; empty: the newest whole one."""
     epoch: int = 0
     """The number of this start; the log refuses what an older one writes."""
+    intakes: tuple[str, ...] = ()
+    """Functions that make sources of events, as `module:function`; see `engine.flink.intake`."""
     partitions: int = 16
     lapse: float = 1.0
     """Log milliseconds a wall millisecond."""
