@@ -10,31 +10,37 @@ A poll lasts one slice. It reads, folds, and sends what came out in front of the
 acknowledged by the log, before the mailbox is given back and so before any checkpoint. So a checkpoint never holds a
 position whose outputs could be lost, and what is folded again after a crash puts out the same ids, which the log drops.
 
-What is kept of a run is `armed` (wall ms of its Flink timer), a flag, and the bytes of `engine.core.snapshot`. One timer
-a run: when it fires, a `TickEntry` is appended (see ARCHITECTURE.md, rule 4), and the fold of the tick arms the next. The
-cell `pending` marks the runs that must be looked at after a restore: calls in flight, or a tick not folded yet.
+What is kept of a run is `armed` (wall ms of its Flink timer), a flag, and the bytes of `engine.core.snapshot`. One
+timer a run: when it fires, a `TickEntry` is appended (see ARCHITECTURE.md, rule 4), and the fold of the tick arms the
+next. The cell `pending` marks the runs that must be looked at after a restore: calls in flight, or a tick not folded.
+
+The log itself refuses what an older engine writes. One that has nothing to write asks once a second all the same, in
+the slice before the mailbox is given back: an engine that slept through its replacement makes no checkpoint any more.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
 import struct
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import FrameType
+from typing import Any, TypeVar
 
 import msgspec
 from pyflink.datastream import KeyedProcessFunction
 
+from engine import intake
 from engine.core.application import Application
 from engine.core.definition import Workflow
-from engine.core.entry import Entry, OrderEntry, TickEntry, read_entry, write_entry
-from engine.core.errors import HandlerFailed
+from engine.core.entry import Entry, EventEntry, OrderEntry, TickEntry, read_entry, write_entry
+from engine.core.errors import EventRefused, HandlerFailed, HandlerTimeout
 from engine.core.partition import flink_key, is_reader_key, partition_of, reader_key, split_flink_key
 from engine.core.record import DeadLetter, write_record
 from engine.core.transition import (
-    CancelCall,
     Held,
     Place,
     PublishEvent,
@@ -46,30 +52,38 @@ from engine.core.transition import (
     transition,
 )
 from engine.flink.calls import Calls, Request
-from engine.flink.guard import Guard
+from engine.flink.guard import Guard, hanging_in
+from engine.flink.held import HeldEntries
+from engine.flink.internals import Cell
 from engine.flink.plan import Plan
 from engine.log.errors import LogUnavailable
 from engine.log.protocol import START, Header, Position
+from engine.log.redis_cursor import RedisCursor
 
 logger = logging.getLogger(__name__)
 
 READ_COUNT = 500
 LEARN_MS = 1000
 TICKS_AT_ONCE = 1000
+FENCE_SECONDS = 1.0
+MAX_EVENT = 1 << 20
+FOLDED_IN_A_BOUND = 1000
+"""So many held entries more may be folded in the time of one handler's bound."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 _HEAD = struct.Struct(">QB")
 _HEAD_SIZE = _HEAD.size
 _verdict = msgspec.json.Decoder(Verdict).decode
+T = TypeVar("T")
 _held = msgspec.msgpack.Decoder(tuple[str, int, bytes]).decode
 
 
-class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink has no types
+class PartitionEngine(KeyedProcessFunction):
     """One subtask: some partitions of the log, and the runs in them."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def open(self, runtime_context: Any) -> None:
+    def open(self, runtime_context: Any) -> None:  # noqa: ANN401 - PyFlink has no types
         """Open state and log; see `KeyedProcessFunction.open`."""
         from engine.flink.internals import KeyedStore  # noqa: PLC0415 - inside Flink's JVM only
         from engine.flink.opening import load_application, open_log, open_logging  # noqa: PLC0415 - the same
@@ -80,8 +94,12 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
         self.cursor, self.log = open_log(plan)
         self.header: Header = self.cursor.header
         self.rules = Rules(plan.early_hold_ms, plan.retention_ms)
-        self.store = KeyedStore(runtime_context, cells=("run", "pending", "position"), queues=("held",))
-        self.guard = Guard(plan.handler_timeout_ms / 1000)
+        cells = ("run", "pending", "position", *HeldEntries.cells)
+        self.store = KeyedStore(runtime_context, cells=cells, queues=HeldEntries.queues)
+        self.held = HeldEntries(self.store, plan.folder("held"))
+        self.guard = Guard(plan.handler_timeout_ms / 1000, self._give_up)
+        self.folding: tuple[Place, Entry] | None = None
+        self.fenced_at = 0.0
         self.readers = {reader_key(p, self.header.partitions): p for p in range(self.header.partitions)}
         self.positions: dict[int, tuple[Position, int]] = {}
         self.verdicts: dict[int, dict[Position, bytes]] = {}
@@ -95,7 +113,7 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
 
-    def process_element(self, value: str, ctx: Any) -> Iterable[bytes]:
+    def process_element(self, value: str, ctx: Any) -> Iterable[bytes]:  # noqa: ANN401 - PyFlink has no types
         """A seed: the key of a reader, on the first start of a log."""
         if value not in self.armed:
             self.armed.add(value)
@@ -103,7 +121,7 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
             service.register_processing_time_timer(service.current_processing_time())
         return ()
 
-    def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterable[bytes]:  # noqa: ANN401, ARG002 - PyFlink's own form
         """A reader's turn, or a run whose timer is due."""
         if self.timers is None:
             from engine.flink.internals import Timers  # noqa: PLC0415 - inside Flink's JVM only
@@ -151,7 +169,7 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
         self._patiently(lambda: self.cursor.assign({p: q for p, (q, _) in self.positions.items()}))
         for partition, (position, _) in self.positions.items():
             if partition not in self.verdicts:
-                self.verdicts[partition] = self._patiently(lambda p=partition, q=position: self.cursor.verdicts(p, q))
+                self.verdicts[partition] = self._patiently(partial(self.cursor.verdicts, partition, position))
         if self.calls is None:
             self.calls = Calls(self.application, self.plan.log_url, self.header)
             self.calls.start()
@@ -167,7 +185,10 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
             if raw is None:
                 continue
             workflow, own = split_flink_key(key)
-            calls.submit([Request(workflow, own, call) for call in running_calls(raw[_HEAD_SIZE:])])
+            try:
+                calls.submit([Request(workflow, own, call) for call in running_calls(raw[_HEAD_SIZE:])])
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                logger.warning("%s/%s: what is stored cannot be read, the run will halt: %s", workflow, own, error)
             soon = self.timers.now() + 1
             write(_HEAD.pack(soon, 1) + raw[_HEAD_SIZE:])
             self.timers.set(soon)
@@ -183,7 +204,7 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
         moved: set[int] = set()
         while (left := end - time.monotonic()) > 0:
             calls.sign_of_life = time.monotonic()
-            batches = self._patiently(lambda ms=left: self.cursor.read(READ_COUNT, max(1, int(ms * 1000))))
+            batches = self._patiently(partial(self.cursor.read, READ_COUNT, max(1, int(left * 1000))))
             for partition, entries in batches:
                 moved.add(partition)
                 self._batch(partition, entries, calls)
@@ -191,6 +212,10 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
                 self._append()
         if moved:
             self.cursor.passed({p: self.positions[p][0] for p in moved})
+            self.held.sync()
+        if time.monotonic() - self.fenced_at > FENCE_SECONDS:
+            self.cursor.passed({})  # is written, and so refused to an engine that was replaced
+            self.fenced_at = time.monotonic()
         self._patiently(self.cursor.flush)
         if self.appends:
             self._append()
@@ -203,8 +228,10 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
         """Ticks, and published events for other runs: acknowledged before this returns."""
         appends, self.appends = self.appends, []
         self._patiently(lambda: self.log.append_many(appends))
+        if self.calls is not None:
+            self.calls.sign_of_life = time.monotonic()
 
-    def _patiently(self, action: Any) -> Any:
+    def _patiently(self, action: Callable[[], T]) -> T:
         """Do it; while the log is away, wait for it. Nothing is given back meanwhile, so no checkpoint can be taken."""
         pause, told = FIRST_PAUSE, False
         while True:
@@ -256,7 +283,10 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
             try:
                 entry = read_entry(payload)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                self._dead(place, payload, f"no entry: {error}")
+                self._dead(place, payload, self._unreadable(payload, error))
+                continue
+            if len(payload) > MAX_EVENT and isinstance(entry, EventEntry) and len(bytes(entry.data)) > MAX_EVENT:
+                self._dead(place, payload, f"an event of {len(bytes(entry.data))} bytes; at most {MAX_EVENT}", entry)
                 continue
             workflow = workflows.get(entry.workflow)
             if workflow is None:
@@ -270,9 +300,9 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
             stored = None if raw is None else raw[_HEAD_SIZE:]
             reaction = self._fold(workflow, stored, entry, place, verdicts)
             self._emit(place, reaction, entry, requests)
-            self._keep(run, raw, reaction, now)
+            self._keep(run, raw, reaction, self._earliest(entry, place, now))
             if reaction.hold:
-                store.queue("held").append(msgspec.msgpack.encode((position, at, payload)))
+                self.held.append(partition, position, msgspec.msgpack.encode((position, at, payload)))
         self.positions[partition] = position, at
         if requests:
             calls.submit(requests)
@@ -280,28 +310,69 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
     def _fold(
         self, workflow: Workflow[Any], stored: bytes | None, entry: Entry, place: Place, verdicts: dict[Position, bytes]
     ) -> Reaction:
-        held = self._held() if isinstance(entry, OrderEntry) else ()
+        held = self._held() if isinstance(entry, OrderEntry) else []
         verdict = _verdict(verdicts[place.position]) if place.position in verdicts else None
+        self.folding = place, entry
         try:
-            with self.guard:
-                return transition(workflow, stored, entry, place, verdict=verdict, held=held, rules=self.rules)
+            return self._guarded(workflow, stored, entry, place, verdict, held)
         except HandlerFailed as failed:
             made = msgspec.json.encode(Verdict(failed.index, failed.error, failed.where, failed.cause))
             logger.warning("%s/%s halts: %s", entry.workflow, entry.key, failed)
         stood = self._patiently(lambda: self.cursor.verdict(place.partition, place.position, made))
         verdicts[place.position] = stood
-        verdict = _verdict(stood)
-        with self.guard:
-            return transition(workflow, stored, entry, place, verdict=verdict, held=held, rules=self.rules)
+        return self._guarded(workflow, stored, entry, place, _verdict(stood), held)
+
+    def _guarded(
+        self,
+        workflow: Workflow[Any],
+        stored: bytes | None,
+        entry: Entry,
+        place: Place,
+        verdict: Verdict | None,
+        held: list[Held],
+    ) -> Reaction:
+        """Fold within the bound. It may end just outside a handler, where it hits nobody: then fold again."""
+        guard = self.guard
+        guard.folds = 1 + len(held) / FOLDED_IN_A_BOUND
+        try:
+            with guard:
+                return transition(workflow, stored, entry, place, verdict=verdict, held=held, rules=self.rules)
+        except HandlerTimeout:
+            with guard:
+                return transition(workflow, stored, entry, place, verdict=verdict, held=held, rules=self.rules)
+
+    def _give_up(self, frame: FrameType | None) -> None:
+        """A handler cannot be stopped: store the verdict from here, and end the process, which begins again with it.
+
+        Called in the watcher's thread while the other one hangs.
+        """
+        assert self.folding is not None  # noqa: S101 - it is being folded
+        place, entry = self.folding
+        failed = hanging_in(frame)
+        made = msgspec.json.encode(Verdict(failed.index, failed.error, failed.where, failed.cause))
+        logger.error("%s/%s halts, and the engine starts again to be rid of it: %s", entry.workflow, entry.key, failed)
+        try:
+            cursor = RedisCursor(self.plan.log_url, self.plan.epoch, log_id=self.header.log_id)
+            cursor.verdict(place.partition, place.position, made)
+        except Exception:
+            logger.exception("the verdict could not be stored")
+        logging.shutdown()
+        os._exit(1)
 
     def _held(self) -> list[Held]:
         found = []
-        for raw in self.store.queue("held"):
+        for raw in self.held:
             position, at, payload = _held(raw)
             found.append(Held(Position(position), at, read_entry(payload)))
         return found
 
-    def _keep(self, run: Any, raw: bytes | None, reaction: Reaction, now: int) -> None:
+    def _earliest(self, entry: Entry, place: Place, now: int) -> int:
+        """From when on a timer of the run can be due, wall ms, where the log's clock is behind this machine's."""
+        if not isinstance(entry, TickEntry) or entry.due <= place.at:
+            return now
+        return now + self.header.wall_time(entry.due) - self.header.wall_time(place.at)
+
+    def _keep(self, run: Cell, raw: bytes | None, reaction: Reaction, now: int) -> None:
         """Write what is left of the run, mark it if it has calls in flight, and see to its timer."""
         armed, flag = _HEAD.unpack_from(raw) if raw is not None else (0, 0)
         if reaction.stored is None:
@@ -320,8 +391,8 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
                 pending.write(b"c")
             else:
                 pending.clear()
-        for _ in range(reaction.release):
-            self.store.queue("held").popleft()
+        if reaction.release:
+            self.held.release(reaction.release)
 
     def _emit(self, place: Place, reaction: Reaction, entry: Entry, requests: list[Request]) -> None:
         put, partition, position = self.cursor.put, place.partition, place.position
@@ -329,24 +400,48 @@ class PartitionEngine(KeyedProcessFunction):  # type: ignore[misc]  # PyFlink ha
             put("journal", partition, position, record.index, write_record(record))
         dead = published = 0
         for command in reaction.commands:
+            letter: DeadLetter | None = None
             if isinstance(command, StartCall):
                 requests.append(Request(entry.workflow, entry.key, command))
             elif isinstance(command, PublishEvent):
                 put("outbox", partition, position, published, write_record(command.envelope))
                 published += 1
-                self._hand_on(command)
+                letter = self._hand_on(place, command)
             elif isinstance(command, DeadLetter):
-                put("dead", partition, position, dead, write_record(command))
-                dead += 1
-            elif isinstance(command, CancelCall) and self.calls is not None:
+                letter = command
+            elif self.calls is not None:
                 self.calls.cancel([(command.run, command.id)])
+            if letter is not None:
+                put("dead", partition, position, dead, write_record(letter))
+                dead += 1
 
-    def _hand_on(self, command: PublishEvent) -> None:
+    def _hand_on(self, place: Place, command: PublishEvent) -> DeadLetter | None:
         """A published event that workflows of this application take is an entry for each of them too."""
-        if self.application.takers(type(command.event).__name__):
-            for taken in self.application.entries(command.event, command.envelope):
-                partition = partition_of(taken.workflow, taken.key, self.header.partitions)
-                self.appends.append((partition, write_entry(taken)))
+        envelope = command.envelope
+        if not self.application.takers(envelope.type):
+            return None
+        try:
+            taken = self.application.entries(command.event, envelope)
+        except EventRefused as error:
+            body = write_record(envelope)
+            reason = f"a published event that nobody here can take: {error}"
+            return DeadLetter(
+                reason=reason, at=place.at, entry=place.position, body=body, type=envelope.type, id=envelope.id
+            )
+        for one in taken:
+            partition = partition_of(one.workflow, one.key, self.header.partitions)
+            self.appends.append((partition, write_entry(one)))
+        return None
+
+    def _unreadable(self, payload: bytes, error: Exception) -> str:
+        """Why bytes on the log are no entry; a CloudEvent as such is told what is wrong with it."""
+        if payload.lstrip()[:1] == b"{" and b"specversion" in payload:
+            try:
+                intake.read(payload, self.application)
+            except EventRefused as refused:
+                return f"no entry: {refused}"
+            return "no entry: a CloudEvent that never went through `longwatch send`, a client or an intake"
+        return f"no entry: {error}"
 
     def _dead(self, place: Place, payload: bytes, reason: str, entry: Entry | None = None) -> None:
         letter = DeadLetter(
