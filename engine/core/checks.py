@@ -6,6 +6,7 @@ warnings are shown by `longwatch check`.
 
 from __future__ import annotations
 
+import collections.abc
 import inspect
 import typing
 from collections import Counter
@@ -17,17 +18,30 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
-from engine.core.definition import Handler, StateSpec, attributes, members, span
-from engine.core.model import Event, Final, Mark, State, key_problem
+from engine.core.definition import Handler, StateSpec, attributes, members, span, superstates
+from engine.core.model import Event, Final, Mark, Moment, State, Work, key_problem
 
 if TYPE_CHECKING:
     from engine.core.definition import Workflow
 
-MUTABLE = (list, dict, set, bytearray)
+MUTABLE: Mapping[Any, str] = {
+    list: "tuple",
+    set: "tuple",
+    collections.abc.Sequence: "tuple",
+    collections.abc.Set: "tuple",
+    collections.abc.MutableSequence: "tuple",
+    collections.abc.MutableSet: "tuple",
+    dict: "a frozen model or a tuple of pairs",
+    collections.abc.Mapping: "a frozen model or a tuple of pairs",
+    collections.abc.MutableMapping: "a frozen model or a tuple of pairs",
+}
+"""Types whose values can change, or may be of a type that can, and what to write instead."""
 
 
 @dataclass(frozen=True)
 class Findings:
+    """Sentences, in the order of the states."""
+
     problems: list[str]
     warnings: list[str]
 
@@ -56,9 +70,10 @@ def check(workflow: Workflow[Any]) -> Findings:
     problems: list[str] = []
     warnings: list[str] = []
     for spec in specs.values():
-        problems += _state(spec, specs)
+        problems += _state(spec, workflow.listed)
     problems += _start(workflow)
-    problems += _reachable(workflow)
+    if len(specs) == len(workflow.listed):  # of one that could not be read nobody knows where it leads
+        problems += _reachable(workflow)
     problems += _loops(specs)
     problems += _one_name(workflow)
     problems += _unhandled(workflow)
@@ -69,10 +84,11 @@ def check(workflow: Workflow[Any]) -> Findings:
     return Findings(problems, warnings)
 
 
-def _state(spec: StateSpec, specs: Mapping[str, StateSpec]) -> Iterator[str]:
+def _state(spec: StateSpec, listed: Mapping[str, type[State]]) -> Iterator[str]:
     yield from _class(spec)
+    yield from _overrides(spec)
     for handler in spec.handlers():
-        yield from _handler(spec, handler, specs)
+        yield from _handler(spec, handler, listed)
     for owner, count in Counter(h.event for h in spec.on if h.event).items():
         if count > 1:
             yield f"{spec.name} handles {owner.__name__} twice; one event, one handler: merge them"
@@ -102,21 +118,31 @@ def _class(spec: StateSpec) -> Iterator[str]:
 def _field(where: str, annotation: Any, above: tuple[Any, ...]) -> Iterator[str]:
     origin = typing.get_origin(annotation) or annotation
     if origin in MUTABLE:
-        word = {list: "tuple", set: "tuple", dict: "a frozen model or a tuple of pairs"}.get(origin, "bytes")
-        yield f"{where} is a {origin.__name__}, which can change behind the fold; use {word}"
+        yield f"{where} is a {origin.__name__}, which can change behind the fold; use {MUTABLE[origin]}"
     elif origin is frozenset:
         yield f"{where} is a frozenset, which has no order and so no one form on disk; use tuple"
     elif isinstance(origin, type) and issubclass(origin, BaseModel) and origin not in above:
         if not origin.model_config.get("frozen"):
-            yield f"{where} is a {origin.__name__}, which is not frozen; write `class {origin.__name__}(BaseModel, frozen=True)`"
+            model = origin.__name__
+            yield f"{where} is a {model}, which is not frozen; write `class {model}(BaseModel, frozen=True)`"
         for name, field in origin.model_fields.items():
             yield from _field(f"{where}.{name}", field.annotation, (*above, origin))
     for argument in typing.get_args(annotation):
-        if argument is not Ellipsis and not isinstance(argument, str | int | bool):
+        if argument is not Ellipsis and not isinstance(argument, str | int | bool | list):
             yield from _field(where, argument, above)
 
 
-def _handler(spec: StateSpec, handler: Handler, specs: Mapping[str, StateSpec]) -> Iterator[str]:
+def _overrides(spec: StateSpec) -> Iterator[str]:
+    """A handler of a superstate that is silently gone, since the state has a plain method of that name."""
+    for name, (cls, value) in attributes(spec.type).items():
+        for base in superstates(cls) if inspect.isfunction(value) and not hasattr(value, "__mark__") else ():
+            above = vars(base).get(name)
+            if hasattr(above, "__mark__") or isinstance(above, Work | Moment):
+                rule = "but is no handler; mark it as that is, or give it another name"
+                yield f"{cls.__name__}.{name} takes the place of {base.__name__}.{name} {rule}"
+
+
+def _handler(spec: StateSpec, handler: Handler, listed: Mapping[str, type[State]]) -> Iterator[str]:
     where = f"{handler.owner or spec.name}.{handler.name}"
     if inspect.iscoroutinefunction(handler.function):
         yield f"{where} is async; a handler is pure, move the I/O into a step"
@@ -127,7 +153,7 @@ def _handler(spec: StateSpec, handler: Handler, specs: Mapping[str, StateSpec]) 
     for target in handler.order:
         if target in (State, Final):
             yield f"{where} returns {target.__name__}; name the states it can lead to"
-        elif specs.get(target.__name__, None) is None or specs[target.__name__].type is not target:
+        elif listed.get(target.__name__) is not target:
             yield f"{where} leads to {target.__name__}, which is not in states="
     if handler.trigger == "entry" and handler.order:
         yield f"{where} leads on at entry; @enter may only call steps and publish"
@@ -143,6 +169,8 @@ def _work(spec: StateSpec) -> Iterator[str]:
         if name in spec.works_by_name and cls is not spec.type and value is not None:
             yield f"{cls.__name__}.{name} runs steps in a superstate; write it in each state that runs them"
     for work in spec.works:
+        if not work.steps:
+            yield f"{spec.name}.{work.name} runs no step; name one to five in @runs(...)"
         if work.done is None:
             yield f"{spec.name} runs {work.words} without @{work.name}.done; say what its results lead to"
         if work.failed is None:
@@ -157,8 +185,10 @@ def _timers(spec: StateSpec) -> Iterator[str]:
     if not ends:
         return
     first = min(ends, key=lambda t: t.delay)
-    for timer in spec.timers:
-        late = timer.delay >= first.delay if timer.repeats else timer.delay > first.delay
+    behind = False
+    for timer in spec.timers:  # of those due at one time, the first that is written fires first
+        behind = behind or timer is first
+        late = timer.delay > first.delay or (timer.delay == first.delay and behind)
         if timer is not first and timer.owner == first.owner and late:
             yield f"{spec.name}.{timer.name} ({timer.trigger}) can never fire: {first.name} leads on {first.trigger}"
 
@@ -182,10 +212,14 @@ def _ways_out(spec: StateSpec) -> Iterator[str]:
 def _start(workflow: Workflow[Any]) -> Iterator[str]:
     if not workflow.starts_on:
         yield "start takes no event; annotate its first parameter with the Event that begins a run"
+    if inspect.iscoroutinefunction(workflow.start):
+        yield "start is async; a handler is pure, move the I/O into a step"
     if not workflow.starting.order:
         yield "start returns no state; annotate it with the state that a run begins in"
     for target in workflow.starting.order:
-        if target.__name__ not in workflow.specs:
+        if target in (State, Final):
+            yield f"start returns {target.__name__}; name the states that a run can begin in"
+        elif workflow.listed.get(target.__name__) is not target:
             yield f"start leads to {target.__name__}, which is not in states="
 
 
@@ -214,7 +248,8 @@ def _loops(specs: Mapping[str, StateSpec]) -> Iterator[str]:
         bounded = any(t.order and not t.repeats for n in ring for t in specs[n].timers)
         if looping and not bounded and frozenset(ring) not in told:
             told.add(frozenset(ring))
-            yield f"{' -> '.join(sorted(ring))} is a loop of work without a wait or a bound; let one of them lead out of it"
+            words = " -> ".join(sorted(ring))
+            yield f"{words} is a loop of work without a wait or a bound; let one of them lead out of it"
 
 
 def _closure(edges: Mapping[str, set[str]], start: str) -> set[str]:
@@ -228,23 +263,27 @@ def _closure(edges: Mapping[str, set[str]], start: str) -> set[str]:
 
 
 def _one_name(workflow: Workflow[Any]) -> Iterator[str]:
-    events: dict[str, set[type[Event]]] = {}
-    steps: dict[str, set[int]] = {}
-    for spec in workflow.specs.values():
-        for event in (*(h.event for h in spec.on if h.event), *spec.type.later, *spec.type.ignores):
-            events.setdefault(event.__name__, set()).add(event)
-        for work in spec.works:
-            for step in work.steps:
-                steps.setdefault(step.name, set()).add(id(step.function))
-    for event in workflow.starts_on.values():
+    events: dict[str, set[Any]] = {}
+    steps: dict[str, set[Any]] = {}
+    for event in _named_events(workflow):
         events.setdefault(event.__name__, set()).add(event)
+        if "<locals>" in event.__qualname__ and len(events[event.__name__]) == 1:
+            yield f"{event.__name__} is made inside a function; events are found by name, so define it at module level"
+    for step in workflow.all_steps():
+        steps.setdefault(step.name, set()).add(step.function)
     for what, found in (("events", events), ("steps", steps)):
         for name, things in found.items():
             if len(things) > 1:
-                yield f"{len(things)} {what} are called {name}; the name is what stands on the wire, so give each its own"
-    for event in (e for found in events.values() for e in found):
-        if "<locals>" in event.__qualname__:
-            yield f"{event.__name__} is made inside a function; events are found by name, so define it at module level"
+                rule = "the name is what stands on the wire, so give each its own"
+                yield f"{len(things)} {what} are called {name}; {rule}"
+
+
+def _named_events(workflow: Workflow[Any]) -> list[type[Event]]:
+    """Every event class that the definition names, once."""
+    found: dict[type[Event], None] = {}
+    for spec in workflow.specs.values():
+        found |= dict.fromkeys((*(h.event for h in spec.on if h.event), *spec.type.later, *spec.type.ignores))
+    return list(found | dict.fromkeys(workflow.starts_on.values()))
 
 
 def _unhandled(workflow: Workflow[Any]) -> Iterator[str]:
@@ -282,11 +321,9 @@ def _long_retries(spec: StateSpec) -> Iterator[str]:
             if step.total is not None:
                 whole = min(whole, step.total / timedelta(milliseconds=1))
             if ends and whole > min(ends):
-                lives = span(timedelta(milliseconds=min(ends)))
-                yield (
-                    f"{spec.name} lives {lives}, but {step.name} may be tried for {span(timedelta(milliseconds=whole))}; "
-                    "fewer attempts, a shorter timeout, or a later timer"
-                )
+                lives, tried = span(timedelta(milliseconds=min(ends))), span(timedelta(milliseconds=whole))
+                rule = "fewer attempts, a shorter timeout, or a later timer"
+                yield f"{spec.name} lives {lives}, but {step.name} may be tried for {tried}; {rule}"
 
 
 def schema_lock(workflow: Workflow[Any]) -> str:

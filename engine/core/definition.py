@@ -27,6 +27,10 @@ from engine.core.model import Event, Final, Mark, Moment, Publish, Searchable, S
 from engine.core.steps import Call, Step
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+
+DEEP = 4
+"""How many models a `Searchable` may stand in."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class StateSpec:
 
     def fields(self, state: State) -> dict[str, str]:
         """The searchable fields of a state as text."""
-        found = {}
+        found: dict[str, str] = {}
         for name, get in self.searchable:
             value = get(state)
             if value is not None:
@@ -166,7 +170,7 @@ def _takes_context(function: Callable[..., Any], hints: Mapping[str, Any]) -> bo
 
 def _handler(name: str, owner: str, trigger: str, function: Callable[..., Any], **more: Any) -> Handler:
     hints = _hints(function)
-    found = [m for m in members(hints["return"])] if "return" in hints else []
+    found = list(members(hints["return"])) if "return" in hints else []
     order = tuple(dict.fromkeys(m for m in found if isinstance(m, type) and issubclass(m, State)))
     return Handler(
         name=name,
@@ -203,7 +207,8 @@ def attributes(state: type[State]) -> dict[str, tuple[type[State], Any]]:
     found: dict[str, tuple[type[State], Any]] = {}
     for cls in (*superstates(state), state):
         for name, value in vars(cls).items():
-            found.pop(name, None) if name in found and cls is state else None
+            if cls is state:
+                found.pop(name, None)
             found[name] = (cls, value)
     return found
 
@@ -213,7 +218,7 @@ def _searchable(model: type[BaseModel], path: str = "", depth: int = 0) -> Itera
         where = f"{path}.{name}" if path else name
         if any(m is Searchable or isinstance(m, Searchable) for m in field.metadata):
             yield name, where
-        elif depth < 4 and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):  # noqa: PLR2004 - deep enough
+        elif depth < DEEP and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _searchable(field.annotation, where, depth + 1)
 
 
@@ -324,18 +329,19 @@ class Workflow(Generic[E]):
         self.name, self.start, self.version = name, start, version
         self.migrate = dict(migrate or {})
         self.on_key = {event.__name__: path for event, path in (on_key or {}).items()}
+        self.listed = {state.__name__: state for state in checks.classes(states)}
         self.specs: dict[str, StateSpec] = {}
         problems = checks.names(states)
-        for state in states:
-            if state in checks.classes(states):
-                try:
-                    self.specs[state.__name__] = state_spec(state)
-                except NameError as error:
-                    problems.append(
-                        f"{state.__name__}: {error}; define states and data at module level, above the Workflow"
-                    )
-        self.starting = _handler("start", "", "start", start)
-        self.starts_on = self._start_events()
+        for state in self.listed.values():
+            try:
+                self.specs[state.__name__] = state_spec(state)
+            except (AttributeError, NameError, TypeError) as error:
+                problems.append(_unread(state.__name__, error))
+        try:
+            self.starting = _handler("start", "", "start", start)
+            self.starts_on = self._start_events()
+        except (AttributeError, NameError, TypeError) as error:
+            raise DefinitionError(f"workflow {name!r}", [*problems, _unread("start", error)]) from None
         found = checks.check(self)
         self.warnings = found.warnings
         if problems := [*problems, *found.problems]:
@@ -353,22 +359,37 @@ class Workflow(Generic[E]):
         handled = (h.event for spec in self.specs.values() for h in spec.on if h.event)
         return {**self.starts_on, **{event.__name__: event for event in handled}}
 
+    def all_steps(self) -> Iterator[Step[Any, Any]]:
+        """Every step named in a `@runs`; those that handlers call are learned from the modules that they stand in."""
+        for spec in self.specs.values():
+            for work in spec.works:
+                yield from work.steps
+        yield from self._found(Step)
+
+    def _found(self, kind: type[T]) -> Iterator[T]:
+        """What of `kind` the modules of states and start name."""
+        for name in sorted(self._modules()):
+            yield from (value for value in vars(sys.modules[name]).values() if isinstance(value, kind))
+
+    def _modules(self) -> set[str]:
+        """Where the states, their base classes and the start are written."""
+        found = {c.__module__ for spec in self.specs.values() for c in (spec.type, *superstates(spec.type))}
+        return found | {self.start.__module__}
+
     @cached_property
     def steps(self) -> dict[str, Step[Any, Any]]:
-        """Every step named in a `@runs`; steps that handlers call are learned from their modules."""
-        found = {s.name: s for spec in self.specs.values() for w in spec.works for s in w.steps}
-        for spec in self.specs.values():
-            for value in vars(sys.modules[spec.type.__module__]).values():
-                if isinstance(value, Step):
-                    found.setdefault(value.name, value)
-        return found
+        """Every step that a run may call, by name."""
+        # from shop import steps: steps.send_mail.call(...)
+        beyond = (v for module in self._found(types.ModuleType) for v in vars(module).values() if isinstance(v, Step))
+        return {s.name: s for s in (*beyond, *self.all_steps())}
 
     @cached_property
     def code(self) -> str:
-        """12 hex digits of the source that folds: the modules of states, start and events."""
-        modules = {c.__module__ for spec in self.specs.values() for c in (spec.type, *superstates(spec.type))}
-        modules |= {self.start.__module__} | {event.__module__ for event in self.events.values()}
+        """12 hex digits of what folds: the modules of states, start and events, and how often steps are tried."""
+        modules = self._modules() | {event.__module__ for event in self.events.values()}
         digest = hashlib.blake2b(f"{self.name} {self.version}".encode(), digest_size=6)
+        for name, step in sorted(self.steps.items()):
+            digest.update(f"{name} {step.retry} {step.total}".encode())
         for name in sorted(modules):
             digest.update(_source(name))
         return digest.hexdigest()
@@ -404,6 +425,12 @@ class Workflow(Generic[E]):
 
     def __repr__(self) -> str:
         return f"Workflow({self.name!r}, version={self.version})"
+
+
+def _unread(name: str, error: Exception) -> str:
+    if isinstance(error, NameError):
+        return f"{name}: {error}; define states and data at module level, above the Workflow"
+    return f"{name} cannot be read: {error}; look at its annotations, and at later= and ignores="
 
 
 def _source(module: str) -> bytes:

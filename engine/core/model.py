@@ -116,7 +116,7 @@ class Moment(Generic[W]):
         return handler
 
 
-class Work(Generic[W, Unpack[Outs]]):
+class Work(Generic[W, *Outs]):
     """The steps that a state runs when it is entered, all at once."""
 
     def __init__(self, steps: tuple[Step[Any, Any], ...], inputs: Callable[..., Any], limit: int = 0) -> None:
@@ -230,7 +230,7 @@ def at(when: Callable[[S], datetime | None], /) -> Moment[S]: ...
 @overload
 def at(when: Callable[[S, Context], datetime | None], /) -> Moment[S]: ...
 def at(when: Callable[..., datetime | None], /) -> Moment[Any]:
-    """At the datetime (with a time zone) that the method returns; None: never. Asked again when the state's data change."""
+    """At the datetime (with a time zone) that the method returns; None: never. Asked again when the data change."""
     return Moment(when)
 
 

@@ -1,8 +1,8 @@
 """What a transition did: the journal's lines, from which the run view, histories, spans and metrics are made.
 
 A record is a pure function of the log: a replay makes the same bytes. One entry makes none (a tick too early), one, or
-several (timers that came due before it), numbered by `index`. `prev` names the run's record before, so that a history is
-read back from its end without a scan.
+several (timers that came due before it), numbered by `index`. `prev` names the run's record before, so that a history
+is read back from its end without a scan.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ class PendingCall(Struct, frozen=True, omit_defaults=True):
 
 
 class PendingTimer(Struct, frozen=True, omit_defaults=True):
+    """A timer that is set, as `show` tells it."""
+
     handler: str
     due: int
 
 
 class Published(Struct, frozen=True, omit_defaults=True):
+    """An event that went out, without its data: the outbox has them."""
+
     id: str
     type: str
     key: str = ""
