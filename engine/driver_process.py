@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 """A line of the driver: `driver` says what happened (`engine.flink.driver` lists all), the rest is about it."""
 
+MODULE: Final = "engine.flink.driver"
 REFUSED: Final = 2
 """Exit code of a driver that was given a plan that it cannot run."""
 
@@ -55,13 +56,14 @@ class DriverProcess:
         self._tell = tell
         with errors.open("ab") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.flink.driver", "--plan", str(plan)],
+                [sys.executable, "-m", MODULE, "--plan", str(plan)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
                 start_new_session=True,  # Ctrl-C in the terminal is for the supervisor, which asks it to stop
             )
-        threading.Thread(target=self._listen, name="driver", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="driver", daemon=True)
+        self._listener.start()
 
     @property
     def pid(self) -> int:
@@ -80,13 +82,15 @@ class DriverProcess:
         """End it at once, and Java with it."""
         self._process.kill()
         self._process.wait()
+        self._listener.join(5)
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 (it was given a pipe above)
-        for line in self._process.stdout:
-            with contextlib.suppress(msgspec.DecodeError):
-                facts = msgspec.json.decode(line, type=Facts)
-                if facts.get("driver") == "failed":
-                    self.failure = str(facts.get("error", ""))
-                self._tell(facts)
-        self._tell({"driver": "ended", "code": self._process.wait(), "pid": self._process.pid})
+        with self._process as process:  # closes its pipes and waits for its end
+            for line in process.stdout or ():
+                with contextlib.suppress(msgspec.DecodeError):
+                    facts = msgspec.json.decode(line, type=Facts)
+                    if facts.get("driver") == "failed":
+                        self.failure = str(facts.get("error", ""))
+                    self._tell(facts)
+            code = process.wait()
+        self._tell({"driver": "ended", "code": code, "pid": process.pid})

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from engine.log.errors import LogUnavailable
 from engine.log.protocol import Position, Publication, order_of, place_of
 from engine.log.redis_keys import PASSED, stream
 from engine.log.redis_log import RedisLog
-from engine.log.redis_wire import Address, Wire
+from engine.log.redis_wire import Address, Reply, Wire
 from engine.view.view import View
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Gauges:
 
     def __init__(self, log: RedisLog, url: str, view: Path) -> None:
         self._log = log
-        self._wire = Wire(Address.parse(url))
+        self._address = Address.parse(url)
+        self._wire: Wire | None = None
         self._view = View(view)
         self._passed: dict[int, Position] = {}
         self._read_to = ""
@@ -71,9 +73,16 @@ class Gauges:
         """Read all figures.
 
         Raises:
-            LogUnavailable: the server is away.
+            LogUnavailable: the server is away; the next call connects again.
 
         """
+        try:
+            return self._read()
+        except LogUnavailable:
+            self._disconnect()
+            raise
+
+    def _read(self) -> Figures:
         self._read_passed()
         lags = tuple(self._lag(partition) for partition in range(self._log.header.partitions))
         dead = sum(self._log.held("dead", partition)[0] for partition in range(self._log.header.partitions))
@@ -86,8 +95,18 @@ class Gauges:
         return Figures(runs, max((lag.behind_ms for lag in lags), default=0), dead, as_of, lags)
 
     def close(self) -> None:
-        self._wire.close()
+        self._disconnect()
         self._view.close()
+
+    def _disconnect(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+    def _ask(self, *words: str | int) -> Reply:
+        if self._wire is None:
+            self._wire = Wire(self._address)
+        return self._wire.call(*words)
 
     def __enter__(self) -> Self:
         return self
@@ -99,9 +118,9 @@ class Gauges:
 
     def _read_passed(self) -> None:
         if self._read_to:
-            found = self._wire.call("XRANGE", PASSED, f"({self._read_to}", "+", "COUNT", 10_000)
+            found = self._ask("XRANGE", PASSED, f"({self._read_to}", "+", "COUNT", 10_000)
         else:
-            found = self._wire.call("XREVRANGE", PASSED, "+", "-", "COUNT", _FIRST)[::-1]
+            found = self._ask("XREVRANGE", PASSED, "+", "-", "COUNT", _FIRST)[::-1]
         for raw, fields in found:
             self._read_to = raw.decode()
             self._passed.update(_publication(fields[1]).positions)
@@ -119,7 +138,7 @@ class Gauges:
             with contextlib.suppress(SQLAlchemyError):
                 last = self._view.cursors().get(partition)
                 passed = place_of(last)[0] if last else None
-        found = self._wire.call("XRANGE", stream("log", partition), f"({passed}" if passed else "-", "+", "COUNT", 1)
+        found = self._ask("XRANGE", stream("log", partition), f"({passed}" if passed else "-", "+", "COUNT", 1)
         if not found:
             return 0
         return max(0, time.time_ns() // 1_000_000 - order_of(found[0][0].decode())[0])

@@ -116,11 +116,10 @@ def _lags(figures: Figures) -> list[dict[str, Any]]:
 def _draw(facts: dict[str, Any]) -> None:
     out, log = console(), facts["log"]
     processes = "  ".join(f"{name} {pid}" for name, pid in facts["pids"].items() if pid)
-    state = (
-        f"[green]runs[/green] {cell(facts['app'] or '')}, since {facts['started']}" if facts["running"] else "stopped"
-    )
-    if not facts["running"] and facts["stopped"]:
-        state += f" cleanly at {facts['stopped']}"
+    state = f"[green]runs[/green] {cell(facts['app'] or '')}, since {facts['started']}"
+    if not facts["running"]:
+        state = f"stopped cleanly at {facts['stopped']}" if facts["stopped"] else "does not run"
+        state += ", and did not stop cleanly" if facts["started"] and not facts["stopped"] else ""
     rows = [
         ("engine", state),
         ("processes", processes or "-"),
