@@ -51,8 +51,8 @@ async def test_the_model_assesses_and_like_claims_share_it(
     monkeypatch.delenv("LONGWATCH_MODEL", raising=False)
     monkeypatch.setenv("LONGWATCH_MODEL_URL", server.url)
     async with Assessor.from_environment() as assessor:
-        first = await assess_risk(dossier(words="burst pipe"), context(assessor=assessor))
-        like = StepContext("call-2", 1, datetime(2026, 1, 5, tzinfo=UTC), {"assessor": assessor})
+        first = await assess_risk(dossier(words="burst pipe"), context(assessor=assessor, world=world))
+        like = StepContext("call-2", 1, datetime(2026, 1, 5, tzinfo=UTC), {"assessor": assessor, "world": world})
         second = await assess_risk(dossier(amount_eur=950, words="burst pipe"), like)
 
         assert first.verdict in get_args(Verdict)
@@ -66,7 +66,7 @@ async def test_a_model_that_is_not_there_is_a_failed_attempt(world: World, monke
     monkeypatch.setenv("LONGWATCH_MODEL_URL", f"http://127.0.0.1:{model_server.free_port()}/v1")
     async with Assessor.from_environment() as assessor:
         with pytest.raises(Exception, match="Connection"):
-            await assess_risk(dossier(), context(assessor=assessor))
+            await assess_risk(dossier(), context(assessor=assessor, world=world))
 
 
 @needs_model
@@ -93,4 +93,5 @@ async def test_the_other_steps_read_and_write_the_world(world: World) -> None:
 
     assert await fetch_policy(claim.policy_id, here) == policies[claim.policy_id]
     assert await fetch_history(claim.customer_id, here) == customers[claim.customer_id]
+    assert world.repeated_visits() == 3
     assert [(key, attempts) for key, _, attempts in world.messages()] == [("call-1", 2)]

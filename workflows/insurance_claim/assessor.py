@@ -88,7 +88,7 @@ EXAMPLES: Examples = (
     ),
     (
         put(LARGE, NO_CLAIMS, "sent"),
-        Assessment(verdict="needs a person", reason="Large amount and many claims before."),
+        Assessment(verdict="needs a person", reason="Large amount, a person decides."),
     ),
 )
 """A very small model follows these three best, in this order: more, longer or others make it say one thing of all."""

@@ -52,7 +52,7 @@ class Assessment(BaseModel, frozen=True):
     """What the language model says of a dossier."""
 
     verdict: Verdict
-    reason: Annotated[str, Field(max_length=120)]
+    reason: Annotated[str, Field(max_length=90)]
     """One sentence, for the customer or the reviewer."""
 
 

@@ -6,6 +6,7 @@ wants it, such as `OPENAI_API_KEY`). Without it, `LONGWATCH_MODEL_URL` is where 
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -68,5 +69,6 @@ def dialogue(examples: Sequence[tuple[str, Assessment]]) -> list[ModelMessage]:
     messages: list[ModelMessage] = []
     for question, answer in examples:
         messages.append(ModelRequest(parts=[UserPromptPart(content=question)]))
-        messages.append(ModelResponse(parts=[TextPart(content=answer.model_dump_json())]))
+        # With blanks between the parts, as models write JSON: without them the small one gives one verdict on all.
+        messages.append(ModelResponse(parts=[TextPart(content=json.dumps(answer.model_dump()))]))
     return messages

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS messages (
     text TEXT NOT NULL,
     attempts INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS visits (call_id TEXT NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL);
 """
 
 
@@ -81,6 +82,18 @@ class World:
                 (idempotency_key, message.to, message.text),
             )
 
+    def note_visit(self, step: str, call_id: str, attempt: int) -> None:
+        """Note that an attempt of a step's call has begun, as a service writes its access log."""
+        with self._open() as db:
+            db.execute("INSERT INTO visits VALUES (?, ?, ?)", (call_id, attempt, step))
+
+    def repeated_visits(self) -> int:
+        """How many attempts were begun again under the same number: a kill came before their result was kept."""
+        with self._open() as db:
+            return int(db.execute("SELECT count(*) FROM visits").fetchone()[0]) - int(
+                db.execute("SELECT count(*) FROM (SELECT DISTINCT call_id, attempt FROM visits)").fetchone()[0]
+            )
+
     def messages(self) -> list[tuple[str, Message, int]]:
         """What lies in the letter box: idempotency key, message, attempts."""
         with self._open() as db:
@@ -110,6 +123,8 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection for one piece of work: committed at the end, waiting up to 30 s for other writers."""
     db = sqlite3.connect(path, timeout=30)
     try:
+        # What is committed outlives a killed process; only a power cut could take it.
+        db.execute("PRAGMA synchronous = NORMAL")
         with db:
             yield db
     finally:
