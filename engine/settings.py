@@ -21,7 +21,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -105,6 +105,9 @@ def show_size(value: int) -> str:
 Duration = Annotated[timedelta, BeforeValidator(read_duration), PlainSerializer(show_duration)]
 Size = Annotated[int, BeforeValidator(read_size), PlainSerializer(show_size)]
 
+_APP: Final = r"^$|^[\w.]+:[\w.]+$"
+_URL: Final = r"^$|^(redis|rediss|unix)://.+"
+_FORMS: Final = {_APP: "such as my_shop:app", _URL: "such as redis://localhost:6379/0"}
 _MS: Final = timedelta(milliseconds=1)
 _SECOND: Final = timedelta(seconds=1)
 
@@ -114,7 +117,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    app: Annotated[str, Field(pattern=r"^$|^[\w.]+:[\w.]+$")] = Field(
+    app: Annotated[str, Field(pattern=_APP)] = Field(
         "",
         description="The application, as `module:name`. Empty: the only `Application` found in the project's packages.",
     )
@@ -132,7 +135,7 @@ class Settings(BaseModel):
             "file, else in the current folder."
         ),
     )
-    log: Annotated[str, Field(pattern=r"^$|^(redis|rediss|unix)://.+")] = Field(
+    log: Annotated[str, Field(pattern=_URL)] = Field(
         "",
         description="A Redis of one's own (6.2 or newer) as URL. Empty: an embedded one in the data folder.",
     )
@@ -216,11 +219,11 @@ class Settings(BaseModel):
     )
     archive_entries: Annotated[int, Field(ge=1)] = Field(
         10_000,
-        description="A partition of the log is archived and trimmed when it holds so many entries,",
+        description="A partition is archived and trimmed when it holds so many entries, or by `archive_age`.",
     )
     archive_age: Annotated[Duration, Field(ge=_SECOND)] = Field(
         timedelta(hours=1),
-        description="or when the oldest of them is as old (wall time).",
+        description="A partition is archived and trimmed when its oldest entry is as old (wall time).",
     )
     dead_letter_retention: Annotated[Duration, Field(ge=timedelta(days=1))] = Field(
         timedelta(days=30),
@@ -242,6 +245,12 @@ class Settings(BaseModel):
             message = "must be a power of two, such as 16 or 32"
             raise ValueError(message)
         return value
+
+    @field_validator("intakes", mode="before")
+    @classmethod
+    def _commas(cls, value: object) -> object:
+        """Take `a:b,c:d` of the environment too."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("flink", mode="before")
     @classmethod
@@ -427,6 +436,8 @@ def _kind(field: FieldInfo) -> str:
     if any(isinstance(part, BeforeValidator) and part.func is read_size for part in field.metadata):
         return "size such as 64mb or 2gb"
     names = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
+    if get_origin(annotation) is tuple:
+        return "list of texts"
     return names.get(annotation, "table of texts") if isinstance(annotation, type) else "table of texts"
 
 
@@ -441,8 +452,7 @@ def _bound(limit: object, kind: str) -> str:
     inner = getattr(limit, "metadata", None)
     if inner:
         return " ".join(filter(None, (_bound(each, kind) for each in inner)))
-    pattern = getattr(limit, "pattern", None)
-    return f"of the form {pattern}" if pattern else ""
+    return _FORMS.get(getattr(limit, "pattern", None) or "", "")
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
