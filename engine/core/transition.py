@@ -217,6 +217,14 @@ def running_calls(stored: bytes) -> list[StartCall]:
     ]
 
 
+def wakes_at(stored: bytes) -> int:
+    """When what is stored wants a tick, log ms; 0: never. A tombstone wants one when it expires."""
+    known = read_stored(stored)
+    if isinstance(known, Snapshot):
+        return 0 if known.halted is not None else _wakes(known)
+    return known.expires
+
+
 def run_id(workflow: str, key: str, partition: int, position: Position) -> RunId:
     text = f"{workflow}\x1f{key}\x1f{partition}/{position}"
     return RunId(hashlib.blake2b(text.encode(), digest_size=8).hexdigest())

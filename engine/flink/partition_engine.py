@@ -50,6 +50,7 @@ from engine.core.transition import (
     Verdict,
     running_calls,
     transition,
+    wakes_at,
 )
 from engine.flink.calls import Calls, Request
 from engine.flink.guard import Guard, hanging_in
@@ -65,6 +66,9 @@ logger = logging.getLogger(__name__)
 READ_COUNT = 500
 LEARN_MS = 1000
 TICKS_AT_ONCE = 1000
+SWEEP_MS = 1000
+GRAVE = b'["over"'
+"""How a stored tombstone begins."""
 FENCE_SECONDS = 1.0
 MAX_EVENT = 1 << 20
 FOLDED_IN_A_BOUND = 1000
@@ -108,6 +112,7 @@ class PartitionEngine(KeyedProcessFunction):
         self.assigned = False
         self.calls: Calls | None = None
         self.appends: list[tuple[int, bytes]] = []
+        self.waked: set[int] = set()
         self.timers: Any = None
         gc.collect()
         gc.freeze()
@@ -253,17 +258,53 @@ class PartitionEngine(KeyedProcessFunction):
     # -- runs ----------------------------------------------------------------------------------------------------
 
     def _due(self, key: str) -> None:
-        """The timer of a run: bring time to it by a tick on the log."""
-        cell = self.store.cell("run")
-        raw = cell.read()
+        """The timer of a run: bring time to it by a tick on the log, if it is time indeed.
+
+        A timer that is no longer wanted is not taken back when a state is left (a call into Java each): here it is seen
+        to be too early, and set to what is wanted now. An expired tombstone goes without a tick once its partition has
+        come so far: whatever comes later is later than its expiry too.
+        """
+        raw = self.store.cell("run").read()
         if raw is None:
             return
         workflow, own = split_flink_key(key)
-        cell.write(_HEAD.pack(0, 1) + raw[_HEAD_SIZE:])
-        self.store.cell("pending").write(b"t")
         partition = partition_of(workflow, own, self.header.partitions)
-        due = self.header.log_time(int(time.time() * 1000))
-        self.appends.append((partition, write_entry(TickEntry(workflow, own, due))))
+        stored, now = raw[_HEAD_SIZE:], int(time.time() * 1000)
+        wakes = self._wakes(stored)
+        if not wakes or self.header.wall_time(wakes) > now:
+            self._rearm(raw, self.header.wall_time(wakes) if wakes else 0)
+        elif stored.startswith(GRAVE):
+            self._sweep(raw, partition, wakes, workflow, own)
+        else:
+            self.store.cell("run").write(_HEAD.pack(0, 1) + stored)
+            self.store.cell("pending").write(b"t")
+            self._tick(partition, workflow, own, now)
+
+    def _wakes(self, stored: bytes) -> int:
+        try:
+            return wakes_at(stored)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return 0  # the next entry of this run will say that it cannot be read
+
+    def _rearm(self, raw: bytes, wall: int) -> None:
+        _, flag = _HEAD.unpack_from(raw)
+        self.store.cell("run").write(_HEAD.pack(wall, flag) + raw[_HEAD_SIZE:])
+        if wall:
+            self.timers.set(wall)
+
+    def _sweep(self, raw: bytes, partition: int, expires: int, workflow: str, key: str) -> None:
+        _, at = self.positions.get(partition, (START, 0))
+        if at >= expires:
+            self.store.cell("run").clear()
+            return
+        if partition not in self.waked:  # one tick brings time to a whole partition
+            self.waked.add(partition)
+            self._tick(partition, workflow, key, int(time.time() * 1000))
+        self._rearm(raw, self.timers.now() + SWEEP_MS)
+
+    def _tick(self, partition: int, workflow: str, key: str, now: int) -> None:
+        tick = TickEntry(workflow, key, self.header.log_time(now))
+        self.appends.append((partition, write_entry(tick)))
         if len(self.appends) >= TICKS_AT_ONCE:
             self._append()
 
@@ -304,6 +345,7 @@ class PartitionEngine(KeyedProcessFunction):
             if reaction.hold:
                 self.held.append(partition, position, msgspec.msgpack.encode((position, at, payload)))
         self.positions[partition] = position, at
+        self.waked.discard(partition)
         if requests:
             calls.submit(requests)
 
