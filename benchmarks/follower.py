@@ -1,0 +1,82 @@
+"""Sees runs end: a thread that follows the journal as any reader of it does.
+
+The ids of records are made of the *entries'* positions, so they say when an entry was appended and not when its record
+came. So times are taken here, by this process's clock, when a read hands the record over: a few tenths of a
+millisecond late, never early.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from benchmarks.engine_process import EngineProcess
+from benchmarks.load import PARTITIONS
+from engine.log.errors import LogError
+from engine.log.redis_keys import stream
+from engine.log.redis_log import RedisLog
+
+WAIT_MS = 200
+
+
+class _Seen(msgspec.Struct, gc=False):
+    key: str
+    status: str = "waiting"
+
+
+_read = msgspec.json.Decoder(_Seen).decode
+
+
+class Endings:
+    """Keys of the runs that finished since it was made, with `time.perf_counter()` of that moment."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self.at: dict[str, float] = {}
+        self._log: RedisLog = engine.open_log()
+        self._stop = threading.Event()
+        self._after: dict[int, str | None] = {p: self._end(p) for p in range(PARTITIONS)}
+        self._thread = threading.Thread(target=self._follow, name="endings", daemon=True)
+        self._thread.start()
+
+    def wait(self, count: int, seconds: float) -> bool:
+        """Wait until so many runs have finished; whether they have in that time."""
+        until = time.monotonic() + seconds
+        while len(self.at) < count:
+            if time.monotonic() > until or not self._thread.is_alive():
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _end(self, partition: int) -> str:
+        items = self._log.held("journal", partition)[0]
+        if not items:
+            return "0-0"
+        return str(self._log._ask("XREVRANGE", stream("journal", partition), "+", "-", "COUNT", 1)[0][0].decode())  # noqa: SLF001 - nobody else needs the last id of a journal
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            try:
+                found = self._log.follow("journal", self._after, WAIT_MS, 1000)
+            except LogError:
+                return
+            now = time.perf_counter()
+            for partition, items in found.items():
+                self._after[partition] = items[-1].id
+                for item in items:
+                    seen = _read(item.payload)
+                    if seen.status == "finished":
+                        self.at.setdefault(seen.key, now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(2 + WAIT_MS / 1000)
+        self._log.close()
