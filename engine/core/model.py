@@ -24,6 +24,7 @@ O3 = TypeVar("O3")
 O4 = TypeVar("O4")
 O5 = TypeVar("O5")
 W = TypeVar("W")
+Inputs_contra = TypeVar("Inputs_contra", contravariant=True)
 Outs = TypeVarTuple("Outs")
 
 
@@ -234,38 +235,45 @@ def at(when: Callable[..., datetime | None], /) -> Moment[Any]:
     return Moment(when)
 
 
+class _Inputs(Protocol[Inputs_contra, *Outs]):
+    """Takes the method that makes the inputs, with or without a `Context`."""
+
+    @overload
+    def __call__(self, inputs: Callable[[S], Inputs_contra], /) -> Work[S, *Outs]: ...
+    @overload
+    def __call__(self, inputs: Callable[[S, Context], Inputs_contra], /) -> Work[S, *Outs]: ...
+
+
 @overload
-def runs(a: Step[I1, O1], /) -> Callable[[Callable[[S], I1]], Work[S, O1]]: ...
+def runs(a: Step[I1, O1], /) -> _Inputs[I1, O1]: ...
 @overload
-def runs(a: Step[I1, O1], b: Step[I2, O2], /) -> Callable[[Callable[[S], tuple[I1, I2]]], Work[S, O1, O2]]: ...
+def runs(a: Step[I1, O1], b: Step[I2, O2], /) -> _Inputs[tuple[I1, I2], O1, O2]: ...
 @overload
-def runs(
-    a: Step[I1, O1], b: Step[I2, O2], c: Step[I3, O3], /
-) -> Callable[[Callable[[S], tuple[I1, I2, I3]]], Work[S, O1, O2, O3]]: ...
+def runs(a: Step[I1, O1], b: Step[I2, O2], c: Step[I3, O3], /) -> _Inputs[tuple[I1, I2, I3], O1, O2, O3]: ...
 @overload
 def runs(
     a: Step[I1, O1], b: Step[I2, O2], c: Step[I3, O3], d: Step[I4, O4], /
-) -> Callable[[Callable[[S], tuple[I1, I2, I3, I4]]], Work[S, O1, O2, O3, O4]]: ...
+) -> _Inputs[tuple[I1, I2, I3, I4], O1, O2, O3, O4]: ...
 @overload
 def runs(
     a: Step[I1, O1], b: Step[I2, O2], c: Step[I3, O3], d: Step[I4, O4], e: Step[I5, O5], /
-) -> Callable[[Callable[[S], tuple[I1, I2, I3, I4, I5]]], Work[S, O1, O2, O3, O4, O5]]: ...
-def runs(*steps: Step[Any, Any]) -> Callable[[Callable[[Any], Any]], Any]:
+) -> _Inputs[tuple[I1, I2, I3, I4, I5], O1, O2, O3, O4, O5]: ...
+def runs(*steps: Step[Any, Any]) -> Any:
     """Run one to five steps at once when the state is entered; the method under it makes their inputs."""
 
-    def mark(inputs: Callable[[Any], Any]) -> Any:
+    def mark(inputs: Callable[..., Any]) -> Any:
         return Work(steps, inputs)
 
     return mark
 
 
-def runs_each(step: Step[I, O], *, limit: int = 10) -> Callable[[Callable[[S], Sequence[I]]], Work[S, tuple[O, ...]]]:
+def runs_each(step: Step[I, O], *, limit: int = 10) -> _Inputs[Sequence[I], tuple[O, ...]]:
     """Run one step for each input that the method gives, `limit` of them at a time."""
     if limit < 1:
         message = f"runs_each({step.name}, limit={limit}): at least one must run at a time"
         raise ValueError(message)
 
-    def mark(inputs: Callable[[Any], Any]) -> Any:
+    def mark(inputs: Callable[..., Any]) -> Any:
         return Work((step,), inputs, limit)
 
     return mark
