@@ -23,9 +23,11 @@ from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import Any, NamedTuple
 
 from msgspec import Raw
+from pydantic import BaseModel, ValidationError
 
 from engine.core.application import Application
 from engine.core.entry import FailureEntry, ResultEntry, write_entry
@@ -40,10 +42,15 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.1
 BLOCKED_SECONDS = 1.0
+GRACE_SECONDS = 1.0
+"""How long a cancelled attempt may clean up after itself; one that goes on is given up and left to itself."""
 ABANDONED_SECONDS = 60.0
 MAX_RESULT = 1 << 20
 MAX_MESSAGE = 4_000
-_LARGEST_MESSAGE = "the result has {} bytes, the limit is {}; store it elsewhere and hand on where it is"
+
+
+class InvalidResult(ValueError):
+    """A step answered with what its annotation does not allow, or with too much."""
 
 
 class Request(NamedTuple):
@@ -64,6 +71,8 @@ class _Flight:
     deadline: float
     reason: str = ""
     """Why its task is being cancelled: `timeout` or `cancel`."""
+    gone: bool = False
+    """It did not end when it was cancelled: the fold has been told, and what it may still answer counts no more."""
 
 
 class Calls:
@@ -85,7 +94,6 @@ class Calls:
         self._resources: Mapping[str, Any] = {}
         self._made = not application.resources
         self._making = asyncio.Lock()
-        self._current: _Flight | None = None
         self._swept = time.monotonic()
         self._failure: BaseException | None = None
         self.sign_of_life = time.monotonic()
@@ -138,13 +146,23 @@ class Calls:
             self._loop.run_until_complete(self._open())
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
             ready.set()
-            self._loop.run_forever()
+            self._run_on()
         except BaseException as error:  # noqa: BLE001 - told by check() in the other thread
             self._failure = error
         finally:
             self._ended.set()
             ready.set()
             self._close()
+
+    def _run_on(self) -> None:
+        """Run until `stop`. A task that a step made hands SystemExit to the loop too; its step fails of it."""
+        while True:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                logger.warning("a task of a step raised %s", type(error).__name__)
+            else:
+                return
 
     async def _open(self) -> None:
         self._appender = RedisAppender(self._url, self._header.log_id, self._header.partitions)
@@ -153,7 +171,8 @@ class Calls:
         for task in (tasks := asyncio.all_tasks(self._loop)):
             task.cancel()
         try:
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            if tasks:
+                self._loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_SECONDS))
             self._loop.run_until_complete(self._stack.aclose())
         except Exception:
             logger.exception("a resource did not close")
@@ -192,26 +211,34 @@ class Calls:
             return
         seconds = step.timeout.total_seconds()
         flight = _Flight(request, step, task, self._loop.time() + seconds)
-        self._flights[call.run, call.id] = self._current = flight
+        self._flights[call.run, call.id] = flight
         self._buckets.setdefault(int(flight.deadline / SWEEP_SECONDS), []).append(flight)
         try:
-            output = step.write_output(await self._answer(step, call, seconds))
-            if len(output) > MAX_RESULT:
-                raise ValueError(_LARGEST_MESSAGE.format(len(output), MAX_RESULT))  # noqa: TRY301 - one way to fail
+            output = _written(step, await self._answer(step, call, seconds))
         except asyncio.CancelledError:
             self._cancelled(flight, wall, began)
         except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt, SystemExit too
             final = isinstance(error, step.retry.never)
-            self._fail(request, wall, began, _name(error), str(error), _where(error), final=final)
+            if flight.gone:
+                return
+            self._fail(request, wall, began, _name(error), _words(error), _where(error), final=final)
         else:
             took = int((time.perf_counter() - began) * 1_000_000)
             self._append(
-                request, ResultEntry(request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), int(wall * 1000), took)
+                request,
+                ResultEntry(
+                    request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), int(wall * 1000), took
+                ),
             )
         finally:
-            self._current = None
-            self._flights.pop((call.run, call.id), None)
-            self._known.discard((call.run, call.id))
+            self._land(flight)
+
+    def _land(self, flight: _Flight) -> None:
+        """It is over; the call may be in flight again with another attempt."""
+        name = flight.request.call.run, flight.request.call.id
+        if self._flights.get(name) is flight:
+            del self._flights[name]
+            self._known.discard(name)
 
     def _answer(self, step: Step[Any, Any], call: StartCall, seconds: float) -> Awaitable[Any]:
         value = step.read_input(bytes(call.input))
@@ -243,16 +270,23 @@ class Calls:
         if self._ended.is_set() or not self._loop.is_running():
             raise asyncio.CancelledError
         flight.task.uncancel()
-        if flight.reason == "cancel":
+        if flight.reason == "cancel" or flight.gone:
             return
         if flight.reason == "timeout":
-            words = f"no answer within {flight.step.timeout.total_seconds():g} s"
-            self._fail(flight.request, wall, began, "Timeout", words)
+            self._fail(flight.request, wall, began, "Timeout", _late(flight.step))
         else:
             self._fail(flight.request, wall, began, "Cancelled", "the step cancelled itself")
 
     def _fail(
-        self, request: Request, wall: float, began: float, error: str, message: str, where: str = "", *, final: bool = False
+        self,
+        request: Request,
+        wall: float,
+        began: float,
+        error: str,
+        message: str,
+        where: str = "",
+        *,
+        final: bool = False,
     ) -> None:
         call = request.call
         took = int((time.perf_counter() - began) * 1_000_000)
@@ -265,7 +299,7 @@ class Calls:
                 call.id,
                 call.attempt,
                 error,
-                message[:MAX_MESSAGE],
+                message,
                 where,
                 final=final,
                 started=int(wall * 1000),
@@ -302,34 +336,82 @@ class Calls:
                 if self._flights.get((flight.request.call.run, flight.request.call.id)) is flight:
                     flight.reason = "timeout"
                     flight.task.cancel()
+                    self._loop.call_later(GRACE_SECONDS, self._forsake, flight)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _forsake(self, flight: _Flight) -> None:
+        """An attempt took no notice of its cancellation."""
+        request = flight.request
+        if self._flights.get((request.call.run, request.call.id)) is not flight:
+            return
+        logger.warning(
+            "step %s of %s/%s goes on after it was cancelled; let it pass asyncio.CancelledError on",
+            flight.step.name, request.workflow, request.key,
+        )  # fmt: skip
+        flight.gone = True
+        self._land(flight)
+        seconds = flight.step.timeout.total_seconds() + GRACE_SECONDS
+        self._fail(request, time.time() - seconds, time.perf_counter() - seconds, "Timeout", _late(flight.step))
 
     # -- the watcher's thread ------------------------------------------------------------------------------------
 
     def _watch(self, thread: threading.Thread) -> None:
         """Name a step that blocks the loop; end a loop whose job is gone."""
-        told: _Flight | None = None
+        told: asyncio.Task[Any] | None = None
         while not self._ended.wait(BLOCKED_SECONDS / 2):
             now = time.monotonic()
             if now - self.sign_of_life > ABANDONED_SECONDS:
                 logger.warning("the job of %d calls is gone; its steps end", len(self._known))
                 self.stop()
                 return
-            flight = self._current
-            if flight is not None and flight is not told and now - self._swept > BLOCKED_SECONDS + SWEEP_SECONDS:
-                told = flight
-                frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - the only way to look
-                place = "".join(traceback.format_stack(frame, limit=-3)) if frame else ""
-                logger.warning(
-                    "step %s of %s/%s blocks the loop of all steps for more than %g s; let it await, or run it in a "
-                    "thread (asyncio.to_thread):\n%s",
-                    flight.step.name, flight.request.workflow, flight.request.key, BLOCKED_SECONDS, place,
-                )  # fmt: skip
+            if now - self._swept < BLOCKED_SECONDS + SWEEP_SECONDS:
+                told = None
+            elif (task := asyncio.current_task(self._loop)) is not None and task is not told:
+                told = task
+                self._tell_blocked(task, sys._current_frames().get(thread.ident or 0))  # noqa: SLF001 - the only way
+
+    def _tell_blocked(self, task: asyncio.Task[Any], frame: FrameType | None) -> None:
+        flight = next((f for f in list(self._flights.values()) if f.task is task), None)
+        name = (
+            f"step {flight.step.name} of {flight.request.workflow}/{flight.request.key}" if flight else "a step's task"
+        )
+        place = "".join(traceback.format_stack(frame, limit=3)) if frame else ""
+        logger.warning(
+            "%s blocks the loop of all steps for more than %g s; let it await, or run it in a thread "
+            "(asyncio.to_thread):\n%s",
+            name, BLOCKED_SECONDS, place,
+        )  # fmt: skip
+
+
+def _written(step: Step[Any, Any], value: object) -> bytes:
+    """A result as it goes to the log; read back where nobody has checked it when it was made."""
+    output = step.write_output(value)
+    if len(output) > MAX_RESULT:
+        raise InvalidResult(
+            f"the result has {len(output)} bytes, the limit is {MAX_RESULT}; store it elsewhere and hand on where it is"
+        )
+    if not isinstance(value, BaseModel):
+        try:
+            step.read_output(output)
+        except ValidationError as error:
+            raise InvalidResult(f"{step.name} answered what its annotation does not allow: {error}") from None
+    return output
+
+
+def _late(step: Step[Any, Any]) -> str:
+    return f"no answer within {step.timeout.total_seconds():g} s"
 
 
 def _name(error: BaseException) -> str:
     kind = type(error).__name__
     return "InvalidResult" if kind in ("PydanticSerializationError", "PydanticSerializationUnexpectedValue") else kind
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error).encode(errors="backslashreplace").decode()[:MAX_MESSAGE]
+    except BaseException as worse:  # noqa: BLE001 - it is the user's __str__
+        return f"(its words cannot be had: {type(worse).__name__})"
 
 
 def _where(error: BaseException) -> str:

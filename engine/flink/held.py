@@ -112,7 +112,9 @@ class HeldEntries:
             self._cell.write(msgspec.msgpack.encode(Spill(spill.name, start, spill.end)))
         else:
             self._cell.clear()
-            path.rename(self._folder / f"{spill.name}.done")
+            done = self._folder / f"{spill.name}.done"
+            path.rename(done)
+            self._unsynced.discard(path)
 
     def sync(self) -> None:
         """Have on disk what was written: before a checkpoint points to it."""
