@@ -23,6 +23,7 @@ from msgspec import Raw
 
 from engine import Application, Event
 from engine.core.entry import OrderEntry, write_entry
+from engine.core.ids import RunId
 from engine.core.partition import partition_of
 from engine.core.record import CloudEvent, DeadLetter, Record, read_letter, read_record
 from engine.core.transition import Rules
@@ -106,6 +107,14 @@ class Speaking:
         self._queue.put(None)
 
 
+class Latest(dict[tuple[str, str], Record]):
+    """The last record of each run; a blank one for a run that has none."""
+
+    def __missing__(self, run: tuple[str, str]) -> Record:
+        nothing = Position("0-0")
+        return Record(workflow=run[0], key=run[1], run=RunId(""), version=0, seq=0, at=0, entry=nothing, cause="order")
+
+
 class Journal:
     """The journal as far as it was read, followed."""
 
@@ -113,7 +122,7 @@ class Journal:
         self._log = log
         self._after: dict[int, str | None] = dict.fromkeys(range(log.header.partitions))
         self.records: list[Record] = []
-        self.latest: dict[tuple[str, str], Record] = {}
+        self.latest = Latest()
         self.statuses: Counter[tuple[str, str]] = Counter()
         """Runs by workflow and status."""
 

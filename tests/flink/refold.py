@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from engine import Application
-from engine.core.entry import EventEntry, OrderEntry, read_entry
+from engine.core.entry import Entry, EventEntry, OrderEntry, read_entry
+from engine.core.partition import partition_of
 from engine.core.record import DeadLetter, Record, read_record, write_record
 from engine.core.snapshot import Stored, read_stored
 from engine.core.transition import Held, Place, PublishEvent, Rules, StartCall, Verdict, transition
-from engine.log.protocol import Item, Position, Topic, order_of, output_id
+from engine.log.protocol import Item, Position, Topic, order_of, output_id, place_of
 from engine.log.redis_log import RedisLog
 
+LARGEST = 1 << 20
 OUTPUTS: tuple[Topic, ...] = ("journal", "outbox", "dead")
 
 
@@ -55,11 +57,24 @@ def _scan(log: RedisLog, topic: Topic) -> Iterator[tuple[tuple[int, str], bytes]
             yield (partition, item.id), item.payload
 
 
+def _verdicts(log: RedisLog, partition: int) -> dict[Position, Verdict]:
+    """Those that stand beside the log, and those that were trimmed, of which the journal tells."""
+    found = {}
+    for item in log.scan("journal", partition):
+        record = read_record(item.payload)
+        if record.halted is not None and not record.ignored:
+            halted, (position, index) = record.halted, place_of(item.id)
+            found[position] = Verdict(index, halted.error, halted.where, halted.cause)
+    for position, raw in log.verdicts(partition, None).items():
+        assert found.get(position) == msgspec.json.decode(raw, type=Verdict), position
+    return found
+
+
 class _Partition:
     def __init__(self, log: RedisLog, application: Application, rules: Rules, partition: int, found: Refold) -> None:
         self.log, self.application, self.rules = log, application, rules
         self.partition, self.found = partition, found
-        self.verdicts = {p: msgspec.json.decode(v, type=Verdict) for p, v in log.verdicts(partition, None).items()}
+        self.verdicts = _verdicts(log, partition)
         self.stored: dict[tuple[str, str], bytes] = {}
         self.held: dict[tuple[str, str], list[Held]] = {}
         self.at = 0
@@ -74,13 +89,10 @@ class _Partition:
 
     def _entry(self, item: Item) -> None:
         place = Place(self.partition, Position(item.id), self.at, self.log.header.lapse)
-        try:
-            entry = read_entry(item.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        entry = self._readable(item.payload)
+        if entry is None:
             return  # what the engine says of it is looked at by its own test
-        workflow = self.application.workflows.get(entry.workflow)
-        if workflow is None or (isinstance(entry, EventEntry) and len(bytes(entry.data)) > 1 << 20):
-            return
+        workflow = self.application.workflows[entry.workflow]
         key = entry.workflow, entry.key
         held = self.held.setdefault(key, [])
         reaction = transition(
@@ -111,6 +123,19 @@ class _Partition:
                 dead += 1
             elif isinstance(command, StartCall):
                 self.found.calls.add(f"{command.run}.{command.id}")
+
+    def _readable(self, payload: bytes) -> Entry | None:
+        """The entry, if it is one that a run of this partition can have."""
+        try:
+            entry = read_entry(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        if entry.workflow not in self.application.workflows:
+            return None
+        if isinstance(entry, EventEntry) and len(bytes(entry.data)) > LARGEST:
+            return None
+        here = partition_of(entry.workflow, entry.key, self.log.header.partitions) == self.partition
+        return entry if here else None
 
     def _put(self, topic: Topic, place: Place, index: int, payload: bytes) -> None:
         self.found.outputs[topic][self.partition, output_id(place.position, index)] = payload
