@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -315,7 +315,7 @@ class Supervisor:
         self._write_note()
         if state == "running":
             restored = facts.get("restored_from")
-            self._observer.say("running", f"running, from {_last_parts(restored)}" if restored else "running", **facts)
+            self._observer.say("running", f"running, from {_words_of(restored)}" if restored else "running", **facts)
 
     # -- the driver
 
@@ -519,8 +519,10 @@ def _final(words: str) -> EngineFailed:
     return EngineFailed(words, codes.get(kind, 2))
 
 
-def _last_parts(path: Any) -> str:  # noqa: ANN401 (of a driver's line)
-    return "/".join(str(path).split("/")[-2:])
+def _words_of(checkpoint: str) -> str:
+    """Name a checkpoint by its number, a savepoint as such."""
+    number = checkpoint.rpartition("/chk-")[2]
+    return f"checkpoint {number}" if number.isdecimal() else "the savepoint"
 
 
 def _ms(length: timedelta) -> int:

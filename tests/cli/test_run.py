@@ -39,12 +39,14 @@ class Engine:
             stderr=subprocess.STDOUT,
         )
         self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
-        for line in self._process.stdout or ():
-            if line.startswith(b"{"):
-                self._said.put(json.loads(line))
+        with self._process as process:
+            for line in process.stdout or ():
+                if line.startswith(b"{"):
+                    self._said.put(json.loads(line))
 
     def hear(self, event: str) -> dict[str, Any]:
         """Wait until it says so."""
@@ -65,11 +67,12 @@ class Engine:
 
     def stop(self) -> int:
         self._process.terminate()
-        return self._process.wait(60)
+        self._listener.join(60)
+        return self._process.wait(1)
 
     def end(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._listener.join()
 
 
 @pytest.fixture
