@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 MAX_EVENT: Final = 1 << 20
 REQUIRED: Final[tuple[str, ...]] = ("specversion", "id", "source", "type")
 """CloudEvents 1.0.2, "REQUIRED Attributes"."""
-TEXTS: Final[tuple[str, ...]] = (*REQUIRED, "subject", "time", "datacontenttype", "traceparent", "tracestate", "longwatchcause")
+TEXTS: Final[tuple[str, ...]] = (
+    *REQUIRED,
+    "subject",
+    "time",
+    "datacontenttype",
+    "traceparent",
+    "tracestate",
+    "longwatchcause",
+)
 
 
 def read(raw: bytes, application: Application) -> list[EventEntry]:

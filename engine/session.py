@@ -6,6 +6,7 @@ Nothing is opened before it is asked for: a question that the view can answer st
 from __future__ import annotations
 
 import contextlib
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -88,9 +89,10 @@ class Session:
         With the server down the view stays as it is, as the engine left it, unless `start` says to start the server or
         there is no view yet.
         """
-        if not self.exists() or not (start or not self.view_path.exists() or self.answers()):
+        if not self.exists():
             return
-        if not self.engine_runs() or not self.view_path.exists():
+        missing = not self._has_view()
+        if (start or missing or self.answers()) and (missing or not self.engine_runs()):
             self._follower.catch_up()
 
     def engine_runs(self) -> bool:
@@ -99,7 +101,9 @@ class Session:
         if lease is None:
             return False
         owner = lease.owner
-        return not owner.is_dead() if owner.is_local() else owner.host != Owner.this_process().host
+        if owner.host == Owner.this_process().host:
+            return owner.is_local() and not owner.is_dead()
+        return lease.expires > time.time() * 1000
 
     def close(self) -> None:
         for name in ("_view", "log"):
@@ -110,12 +114,15 @@ class Session:
         if self._started and self._server is not None and not self._is_used():
             self._server.stop()
 
+    def _has_view(self) -> bool:
+        return self.view_path.exists() and bool(self._view.log_id())
+
     def _had_a_log(self) -> bool:
         """Whether the folder knows of a log: an empty one in its place is a loss, and nothing to begin silently."""
         data = self.settings.data
         if any((data / "archive").glob("*/*/*")) or any((data / "checkpoints").glob("*")):
             return True
-        return self.view_path.exists() and bool(View(self.view_path).log_id())
+        return self._has_view()
 
     def _is_used(self) -> bool:
         """Whether anybody else is connected to the server that was started here."""

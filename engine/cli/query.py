@@ -178,7 +178,7 @@ def _print_detail(detail: Detail) -> None:
     if detail.last and detail.last != detail.because:
         out.print(f"last     {cell(_told(detail.last))}")
     for move in detail.moves:
-        out.print(f"waits    {cell(_move(move))}")
+        out.print(f"{'then   ' if detail.halted else 'waits  '}  {cell(_move(move))}")
     for call in detail.calls:
         again = f", again at {time(_when(call.due))}" if call.due else ""
         error = f": {_short(call.error)}" if call.error else ""

@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
+from engine.core.errors import LongwatchError
 from engine.view import schema
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
     from sqlalchemy.pool import ConnectionPoolEntry
+
+MAGIC = b"SQLite format 3\0"
+"""The first bytes of every database (SQLite's page "Database File Format", 1.3.1)."""
 
 BUSY_MS = 30_000
 """How long a writer waits for another one; a batch takes some tens of milliseconds."""
 
 
+class ViewDamaged(LongwatchError):
+    """The file of the view cannot be read. It holds nothing of its own: without it, it is made again."""
+
+    exit_code = 8
+
+
+@contextmanager
+def telling(path: object) -> Iterator[None]:
+    """Say in words what SQLite says of a damaged, locked or unwritable file.
+
+    Raises:
+        ViewDamaged: in its place.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        advice = (
+            "wait, or end the process that holds it"
+            if "locked" in str(error.orig)
+            else "see to disk and permissions; if it is damaged, delete it: it is made again from the journal"
+        )
+        raise ViewDamaged(f"the view {path} cannot be used ({error.orig}): {advice}") from error
+
+
 def open_writer(path: Path, log_id: str) -> Engine:
     """The view of this log, empty if the file is missing or is of another log or another version."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_if_foreign(path)
     database = _engine(f"sqlite:///{path}", "BEGIN IMMEDIATE")
-    with database.begin() as connection:
+    with telling(path), database.begin() as connection:
         if not _fits(connection, log_id):
             reset(connection, log_id)
     return database
+
+
+def _remove_if_foreign(path: Path) -> None:
+    """A file that is no SQLite (its first bytes were overwritten, or it never was) only stands in the way."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+    except FileNotFoundError:
+        return
+    if head and head != MAGIC:
+        for name in ("", "-wal", "-shm"):
+            path.with_name(path.name + name).unlink(missing_ok=True)
 
 
 def open_reader(path: Path) -> Engine:

@@ -8,7 +8,9 @@ however many processes project the same journal, and a batch that is cut off was
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 LONGEST_VALUE = 500
 """Characters of a searchable field that are indexed; a search for a longer one compares as many."""
+
+LATEST = (1 << 43) - 1
+"""Log ms that fit into a run's number, to the year 2248; runs that start later (a lapse may bring them) stand there."""
 
 Standing = tuple[str, str, str]
 """Workflow, state, status."""
@@ -64,8 +69,6 @@ _json = msgspec.json.Encoder().encode
 class _Change:
     """What a batch does to one run: its last record, and what only an earlier one says."""
 
-    __slots__ = ("data", "ended", "fields", "items", "last", "partition", "record", "since", "state")
-
     def __init__(self, partition: int, items: list[Item]) -> None:
         self.partition = partition
         self.items = items
@@ -83,9 +86,9 @@ class _Change:
     def error(self) -> str:
         return self.record.halted.error if self.record.halted else ""
 
-    @property
+    @cached_property
     def started(self) -> int:
-        """Time of the first record."""
+        """Time of the first record; asked of new runs only."""
         return self.record.at if len(self.items) == 1 else _read(self.items[0].payload).at
 
     def _look_back(self) -> None:
@@ -121,15 +124,16 @@ class Projector:
     def __init__(self, path: Path, log_id: str) -> None:
         self._database = database.open_writer(path, log_id)
         self._log_id = log_id
+        self._path = path
 
     def cursors(self) -> dict[int, str]:
         """The id of the last projected record of each partition that has one."""
-        with self._database.connect() as connection:
+        with database.telling(self._path), self._database.connect() as connection:
             return _cursors(connection)
 
     def project(self, batch: Mapping[int, Sequence[Item]]) -> int:
         """Project journal items, of each partition in order; how many were new."""
-        with self._database.begin() as connection:
+        with database.telling(self._path), self._database.begin() as connection:
             fresh = _fresh(batch, _cursors(connection))
             if fresh:
                 writing = _Writing(connection)
@@ -139,7 +143,7 @@ class Projector:
 
     def reset(self) -> None:
         """Forget everything, to be projected again from the beginning."""
-        with self._database.begin() as connection:
+        with database.telling(self._path), self._database.begin() as connection:
             database.reset(connection, self._log_id)
 
     def close(self) -> None:
@@ -195,6 +199,7 @@ FROM json_each(?) AS j JOIN run
 ON run.key = j.value ->> 0 AND run.workflow = j.value ->> 1 AND run.run_id = j.value ->> 2
 """
 _NEWEST = "SELECT run_id FROM run WHERE key = ? AND workflow = ? ORDER BY id DESC LIMIT 1"
+_TAKEN = "SELECT id FROM run WHERE id IN (SELECT value FROM json_each(?))"
 _INSERT = "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE = """
 UPDATE run SET standing = ?, version = ?, seq = ?, updated = ?, since = ?, wakes = ?, ended = ?, error = ?, last = ?,
@@ -212,7 +217,6 @@ class _Writing:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._standings = _Standings(connection)
-        self._top: int = connection.exec_driver_sql("SELECT coalesce(max(id), 0) FROM run").scalar_one()
         self._inserts: list[tuple[Value, ...]] = []
         self._updates: list[tuple[Value, ...]] = []
         self._dropped: list[tuple[Value, ...]] = []
@@ -220,12 +224,15 @@ class _Writing:
 
     def write(self, changes: list[_Change]) -> None:
         known = self._known(changes)
-        for number, change in enumerate(changes):
-            row = known.get(number)
+        new: list[_Change] = []
+        for place, change in enumerate(changes):
+            row = known.get(place)
             if row is None:
-                self._insert(change)
+                new.append(change)
             else:
                 self._update(change, row)
+        for number, change in self._numbered(new):
+            self._insert(number, change)
         self._many(_INSERT, self._inserts)
         self._many(_UPDATE, self._updates)
         self._many(_DROP, self._dropped)
@@ -246,8 +253,23 @@ class _Writing:
         name = (change.record.key, change.record.workflow)
         return str(self._connection.exec_driver_sql(_NEWEST, name).scalar() or "")
 
-    def _insert(self, change: _Change) -> None:
-        self._top = number = self._top + 1
+    def _numbered(self, changes: list[_Change]) -> list[tuple[int, _Change]]:
+        """A free number for each new run, in order: when it started, and behind that what its id makes of 20 bits."""
+        numbered: dict[int, _Change] = {}
+        left = [(min(each.started, LATEST) << 20 | crc32(each.record.run.encode()) & 0xFFFFF, each) for each in changes]
+        while left:
+            asked = _json([number for number, _ in left]).decode()
+            taken = {row[0] for row in self._connection.exec_driver_sql(_TAKEN, (asked,))}
+            clashes = []
+            for number, change in left:
+                if number in taken or number in numbered:
+                    clashes.append((number + 1, change))
+                else:
+                    numbered[number] = change
+            left = clashes
+        return sorted(numbered.items())
+
+    def _insert(self, number: int, change: _Change) -> None:
         record = change.record
         self._added += _pairs(change.fields, number)
         self._inserts.append((

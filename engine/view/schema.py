@@ -3,8 +3,8 @@
 A run keeps one row, small and of nearly fixed size; its data stays in the journal, and the row says where. `standing`
 is the trick: workflow, state and status together are one small number, and the table of these numbers also counts its
 runs. So counts need no counting, any filter on the three is a short list of numbers, and one index of (standing, id)
-gives the newest runs of each of them in order. A run is given the next id when it is first seen: ids rise as runs
-start.
+gives the newest runs of each of them in order. A run's id begins with its start, so ids are in the order in which runs
+began, and are the same when the view is made again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of these tables. A view of another version is thrown away and made again from the journal."""
 
 metadata = MetaData()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, literal_column, select, union_all
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from engine.view import schema
-from engine.view.database import open_empty, open_reader
+from engine.view.database import open_empty, open_reader, telling
 from engine.view.projector import LONGEST_VALUE, read_fields
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ class View:
     def __init__(self, path: Path | None) -> None:
         """Open the view at `path`; without one, a view of nothing."""
         self._database = open_empty() if path is None else open_reader(path)
+        self._path = path
+
+    @contextmanager
+    def _ask(self) -> Iterator[Connection]:
+        with telling(self._path), self._database.connect() as connection:
+            yield connection
 
     def runs(self, wanted: Filter = ALL, *, limit: int = 100, after: After | None = None) -> list[RunRow]:
         """The newest runs first, those behind the last run of an earlier page.
@@ -87,7 +94,7 @@ class View:
         Raises:
             LookupError: there is no such run as `after`.
         """
-        with self._database.connect() as connection:
+        with self._ask() as connection:
             edge = None if after is None else _edge(connection, *after)
             standings = _standings(connection, wanted)
             if wanted.where:
@@ -115,13 +122,13 @@ class View:
         query = select(schema.run).where(schema.run.c.key == key).order_by(schema.run.c.id.desc())
         if workflow:
             query = query.where(schema.run.c.workflow == workflow)
-        with self._database.connect() as connection:
+        with self._ask() as connection:
             standings = _standings(connection, ALL)
             return [_row(row, standings) for row in connection.execute(query)]
 
     def counts(self, wanted: Filter = ALL) -> list[Count]:
         """How many runs stand where, by workflow, state and status; `where` is not looked at."""
-        with self._database.connect() as connection:
+        with self._ask() as connection:
             found = _standings(connection, wanted).values()
             return sorted(
                 (each for each in found if each.runs), key=lambda each: (each.workflow, each.state, each.status)
@@ -129,22 +136,23 @@ class View:
 
     def as_of(self) -> int:
         """Log time of the newest record that was projected; 0 when there is none."""
-        with self._database.connect() as connection:
+        with self._ask() as connection:
             return int(connection.execute(select(func.coalesce(func.max(schema.cursor.c.at), 0))).scalar_one())
 
     def cursors(self) -> dict[int, str]:
         """The id of the last projected record of each partition that has one."""
-        with self._database.connect() as connection:
+        with self._ask() as connection:
             rows = connection.execute(select(schema.cursor.c.partition, schema.cursor.c.last))
             return {row[0]: row[1] for row in rows}
 
     def log_id(self) -> str:
-        """Which log this is a view of; empty when nothing was ever projected."""
+        """Which log this is a view of; empty when nothing was ever projected, or by another version of these tables."""
         try:
             with self._database.connect() as connection:
-                return connection.execute(select(schema.origin.c.log_id)).scalar() or ""
-        except OperationalError:
+                row = connection.execute(select(schema.origin)).one_or_none()
+        except DatabaseError:
             return ""
+        return row.log_id if row is not None and row.version == schema.VERSION else ""
 
     def close(self) -> None:
         self._database.dispose()

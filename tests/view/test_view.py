@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.view.database import ViewDamaged
 from engine.view.projector import Projector
 from engine.view.view import Count, Filter, View
 from tests.view.journal import HALT, Journal
@@ -224,3 +225,50 @@ def test_a_view_that_is_missing_is_empty(path: Path) -> None:
     path.parent.mkdir()
 
     assert View(path).log_id() == ""
+
+
+def test_runs_stand_in_the_order_in_which_they_began_whatever_was_projected_first(path: Path, journal: Journal) -> None:
+    for number in range(12):
+        journal.add(f"k{number}", "One", partition=number % 3, run=f"{number:016x}")
+    projector = Projector(path, "log")
+    for partition in (2, 0, 1):
+        projector.project({partition: journal.items[partition]})
+    projector.close()
+
+    assert keys(View(path)) == [f"k{number}" for number in range(11, -1, -1)]
+
+
+def test_runs_that_would_get_one_number_get_two(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.view.projector.crc32", lambda _: 7)
+    monkeypatch.setattr("engine.view.projector.LATEST", 5)
+    for number in range(6):
+        journal.add(f"k{number}", "One", run=f"{number:016x}")
+    projector = Projector(path, "log")
+    projector.project({0: journal.items[0][:3]})
+    projector.project(journal.items)
+    projector.close()
+
+    assert set(keys(View(path))) == {f"k{number}" for number in range(6)}
+
+
+def test_a_file_that_is_no_view_is_made_anew(path: Path, journal: Journal) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database at all" * 100)
+    journal.add("a", "One")
+
+    assert View(path).log_id() == ""
+    assert keys(projected(path, journal)) == ["a"]
+
+
+def test_a_damaged_view_says_what_to_do(path: Path, journal: Journal) -> None:
+    for number in range(500):
+        journal.add(f"k{number}", "One")
+    projected(path, journal).close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 200_000)
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+
+    with pytest.raises(ViewDamaged, match="delete it"):
+        View(path).runs()
