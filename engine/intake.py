@@ -69,6 +69,8 @@ def read_envelope(raw: bytes) -> CloudEvent:
     Raises:
         EventRefused: too large, no JSON object, an attribute is missing or has another type than the standard says.
     """
+    if not raw.strip():
+        raise EventRefused("there is no event: nothing was given")
     if len(raw) > MAX_EVENT:
         raise EventRefused(
             f"the event has {len(raw):,} bytes; at most {MAX_EVENT:,} are taken: send a reference instead"
