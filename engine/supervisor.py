@@ -62,7 +62,7 @@ _STOP_SECONDS: Final = 30.0
 _CATCH_UP_SECONDS: Final = 20.0
 
 DEATHS: Final = 5
-"""So many deaths of the driver in a row within `DEATHS_SECONDS` are no accident."""
+"""So many deaths of the driver within `DEATHS_SECONDS` are no accident, nor are so many starts that came to nothing."""
 DEATHS_SECONDS: Final = 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 
@@ -116,6 +116,8 @@ class _Driving:
     newest_trigger: int = 0
     savepoint: bool = False
     deaths: list[float] = field(default_factory=list)
+    vain: int = 0
+    """Starts in a row that died before they ran."""
     again_at: float | None = None
     """When a new one is started; None: one runs, or none is wanted."""
 
@@ -314,6 +316,7 @@ class Supervisor:
         driving.rest_port = facts.get("rest_port", driving.rest_port)
         self._write_note()
         if state == "running":
+            driving.vain = 0
             restored = facts.get("restored_from")
             self._observer.say("running", f"running, from {_words_of(restored)}" if restored else "running", **facts)
 
@@ -322,7 +325,7 @@ class Supervisor:
     def _spawn(self) -> None:
         driving = self._driving
         driving.again_at = None
-        if driving.deaths:
+        if driving.deaths or driving.vain:
             try:
                 self._lease = self._log.take_lease(self._lease.owner)
             except LogUnavailable:
@@ -349,8 +352,11 @@ class Supervisor:
         driving = self._driving
         moment = time.monotonic()
         driving.deaths = [death for death in driving.deaths if moment - death < DEATHS_SECONDS] + [moment]
+        driving.vain += 1
         if len(driving.deaths) >= DEATHS:
             raise EngineFailed(f"the engine died {len(driving.deaths)} times within a minute; the last time: {words}")
+        if driving.vain >= DEATHS:
+            raise EngineFailed(f"the engine could not be started, {driving.vain} times; the last time: {words}")
         wait = min(_FIRST_WAIT * 2 ** (len(driving.deaths) - 1), _LONGEST_WAIT)
         driving.state = "restarting"
         driving.again_at = moment + wait
@@ -432,7 +438,11 @@ class Supervisor:
         if self._server is None or self._server.running():
             return
         self._observer.say("redis", "Redis has ended; it is started again")
-        self._server.ensure()
+        try:
+            self._server.ensure()
+        except LogError as error:
+            self._observer.say("redis", f"Redis does not come up, which is tried on: {error}", error=str(error))
+            return
         self._observer.say("redis", "Redis is back")
         self._write_note()
 

@@ -23,8 +23,6 @@ Format = Literal["terminal", "mermaid", "svg"]
 class UnknownWorkflow(LookupError):
     """The application has no workflow of that name; the message names those that it has."""
 
-    exit_code = 4
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""

@@ -44,27 +44,27 @@ MEANING: Final = {
 
 _BY_ERROR: Final = {
     "AppError": USAGE,
-    "SettingsError": USAGE,
+    "FileNotFoundError": USAGE,
+    "IsADirectoryError": USAGE,
     "ProjectError": USAGE,
-    "DefinitionError": DIFFERS,
+    "SettingsError": USAGE,
     "EventRefused": REFUSED,
-    "BadEvent": REFUSED,
     "OrderRefused": REFUSED,
-    "UnknownRun": UNKNOWN,
-    "AmbiguousKey": UNKNOWN,
     "UnknownEvent": UNKNOWN,
-    "NotFound": UNKNOWN,
+    "UnknownLetter": UNKNOWN,
+    "UnknownRun": UNKNOWN,
+    "UnknownWorkflow": UNKNOWN,
     "WaitTimeout": TIMEOUT,
-    "TimeoutError": TIMEOUT,
+    "Fenced": BUSY,
     "LogBusy": BUSY,
+    "CodeChanged": MISMATCH,
     "LogLost": MISMATCH,
     "LogMismatch": MISMATCH,
-    "Fenced": BUSY,
-    "CodeChanged": MISMATCH,
-    "LogUnavailable": UNAVAILABLE,
     "EngineFailed": UNAVAILABLE,
-    "ConnectionError": UNAVAILABLE,
+    "LogError": UNAVAILABLE,
+    "OSError": UNAVAILABLE,
 }
+"""Of the house's errors and of what the operating system says; the nearest base counts, others are `DIFFERS`."""
 
 
 def code_of(error: BaseException) -> int:
@@ -72,11 +72,8 @@ def code_of(error: BaseException) -> int:
     own = getattr(error, "exit_code", None)
     if isinstance(own, int):
         return own
-    for kind in type(error).__mro__:
-        for name in (kind.__name__, kind.__name__.removesuffix("Error")):
-            if name in _BY_ERROR:
-                return _BY_ERROR[name]
-    return DIFFERS
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_BY_ERROR[name] for name in names if name in _BY_ERROR), DIFFERS)
 
 
 def epilog() -> str:

@@ -36,9 +36,13 @@ def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_pages_workflow_passes_its_tests_and_the_type_checker(shop: Path) -> None:
+def test_the_pages_workflow_passes_its_tests_and_the_type_checker(
+    shop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     tests = python(shop, "pytest", "-q", "-p", "no:cacheprovider")
-    types = python(shop, "mypy", "--strict", "--cache-dir", str(shop / ".mypy"), "my_shop", "tests")
+    types = python(
+        shop, "mypy", "--strict", "--cache-dir", str(tmp_path_factory.getbasetemp() / "mypy"), "my_shop", "tests"
+    )
 
     assert tests.returncode == 0, tests.stdout
     assert types.returncode == 0, types.stdout

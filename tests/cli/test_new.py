@@ -29,11 +29,21 @@ def test_a_new_project_passes_its_own_tests(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stdout
 
 
-def test_a_new_project_passes_the_type_checker_and_the_house_rules(tmp_path: Path) -> None:
+def test_a_new_project_passes_the_type_checker_and_the_house_rules(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     write_project(tmp_path / "my-shop", "my_shop")
 
     answer = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "my_shop"],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--cache-dir",
+            str(tmp_path_factory.getbasetemp() / "mypy"),
+            "my_shop",
+        ],
         cwd=tmp_path / "my-shop",
         env={**os.environ, "MYPYPATH": str(ROOT)},
         capture_output=True,
