@@ -45,9 +45,6 @@ from engine.flink.rest import ENDED, FlinkRefused, FlinkUnreachable, SavepointFa
 if TYPE_CHECKING:
     from types import FrameType
 
-STOP_SECONDS: Final = 10.0
-"""How long a stop waits for its savepoint before it ends on the last checkpoint."""
-
 _CANCEL_SECONDS: Final = 5.0
 _TURN_SECONDS: Final = 0.1
 _STATUS_TURNS: Final = 5
@@ -200,9 +197,9 @@ class Driver:
 
     def _end(self, cluster: Cluster, job: str) -> None:
         self._voice.say("stopping")
-        folder = str(self._plan.folder("savepoints"))
+        folder = Path(self._plan.data).absolute() / "savepoints"
         try:
-            savepoint = cluster.rest.stop_with_savepoint(job, folder, STOP_SECONDS)
+            savepoint = cluster.rest.stop_with_savepoint(job, str(folder), self._plan.stop_seconds)
         except SavepointFailed as error:
             cluster.check()
             _cancel(cluster, job)

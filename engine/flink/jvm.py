@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _GATEWAY: Final = "org.apache.flink.client.python.PythonGatewayServer"
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 120.0
 _DIE_WITH_PARENT: Final = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl(2)."""
 

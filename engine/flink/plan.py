@@ -48,6 +48,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """RocksDB's caches and write buffers, for each TaskManager."""
     heap: str = ""
     """Java's largest heap (`-Xmx`), such as `2g`; empty: Java's own default, a quarter of the memory."""
+    stop_seconds: float = 10.0
+    """How long a stop waits for its savepoint before it ends on the last checkpoint."""
+    java: tuple[str, ...] = ()
+    """Further options of Java."""
     restarts: int = 0
     """How often Flink starts a failed job again by itself. With 0 the driver ends with the job's words, and its
     supervisor begins a fresh one: no thread of the old job lives on."""

@@ -52,7 +52,7 @@ def test_killed_with_its_java_it_goes_on_from_the_newest_checkpoint(tmp_path: Pa
         line = started(running)
         running.wait_for("checkpoint")
         running.kill()
-        eventually(lambda: not is_alive(int(line["jvm_pid"])), "Java dies with its driver", 2)  # type: ignore[call-overload]
+        eventually(lambda: not is_alive(int(line["jvm_pid"])), "Java dies with its driver", 5)  # type: ignore[call-overload]
     lines = len(places(tmp_path))
     with driver(counting_plan(tmp_path, backend=backend)) as running:
         line = started(running)
@@ -70,12 +70,12 @@ def test_a_java_that_is_killed_ends_the_driver_with_words(tmp_path: Path) -> Non
         line = started(running)
         os.kill(int(line["jvm_pid"]), signal.SIGKILL)  # type: ignore[call-overload]
         since = time.monotonic()
-        code = running.process.wait(10)
+        code = running.process.wait(30)
         took = time.monotonic() - since
         running._reader.join(5)
 
     assert code == 1
-    assert took < 1.5
+    assert took < 5  # 0.1 s on a machine that is not loaded
     assert running.lines[-1]["driver"] == "failed"
     assert "Java (process" in running.lines[-1]["error"]
 
@@ -83,7 +83,7 @@ def test_a_java_that_is_killed_ends_the_driver_with_words(tmp_path: Path) -> Non
 def test_a_failing_open_says_its_words(tmp_path: Path) -> None:
     (tmp_path / "fail-open").touch()
     with driver(counting_plan(tmp_path)) as running:
-        assert running.process.wait(60) == 1
+        assert running.process.wait(180) == 1
         running._reader.join(5)
 
     assert running.lines[-1] == {
@@ -96,7 +96,7 @@ def test_a_failure_on_purpose_says_its_words(tmp_path: Path) -> None:
     with driver(counting_plan(tmp_path)) as running:
         started(running)
         (tmp_path / "fence").touch()
-        assert running.process.wait(10) == 1
+        assert running.process.wait(30) == 1
         running._reader.join(5)
 
     assert running.lines[-1] == {"driver": "failed", "error": "Fenced: epoch 1 is over: epoch 2 writes now"}
@@ -131,8 +131,8 @@ def test_the_folder_stays_bounded_over_restarts(tmp_path: Path) -> None:
             running.kill()
     with driver(counting_plan(tmp_path)) as running:
         running.wait_for("checkpoint")
-        folders = list((tmp_path / "checkpoints").iterdir())
         savepoint = Path(running.stop()["savepoint"])
+        folders = list((tmp_path / "checkpoints").iterdir())
 
     assert max(counts) <= 4
     assert len(folders) <= 2
@@ -140,12 +140,26 @@ def test_the_folder_stays_bounded_over_restarts(tmp_path: Path) -> None:
     agree(tmp_path)
 
 
+def test_a_stop_whose_savepoint_fails_ends_on_the_last_checkpoint(tmp_path: Path) -> None:
+    with driver(counting_plan(tmp_path)) as running:
+        started(running)
+        running.wait_for("checkpoint")
+        (tmp_path / "savepoints").rmdir()
+        (tmp_path / "savepoints").touch()
+        stopped = running.stop()
+
+    assert stopped["savepoint"] is None
+    assert stopped["error"].startswith("The savepoint was not made: ")
+    assert stopped["error"].endswith("It ends on the last checkpoint.")
+    assert list(tmp_path.glob("checkpoints/*/chk-*/_metadata"))
+
+
 def test_only_damaged_checkpoints_are_refused_and_left_as_they_are(tmp_path: Path) -> None:
     damaged = tmp_path / "checkpoints" / "0123" / "chk-7"
     damaged.mkdir(parents=True)
     (damaged / "_metadata").write_bytes(b"\x49\x60\x67\x22")
     with driver(counting_plan(tmp_path)) as running:
-        assert running.process.wait(60) == 1
+        assert running.process.wait(180) == 1
         running._reader.join(5)
 
     assert "None of the 1 checkpoints can be read" in running.lines[-1]["error"]

@@ -104,7 +104,7 @@ def probed(cluster: Cluster, folder: Path, backend: str) -> dict[str, Any]:
     environment = cluster.environment()
     probe.build(environment, folder)
     job = str(environment.execute_async(f"probe {backend}").get_job_id())
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while not (folder / "said").exists():
         assert cluster.rest.status(job) not in {"FAILED", "CANCELED"}, cluster.rest.failure(job)
         assert time.monotonic() < until
