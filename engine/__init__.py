@@ -1,4 +1,9 @@
-"""Durable workflows as typed state machines: everything that a workflow is written with."""
+"""Durable workflows as typed state machines: everything that a workflow is written with, and the client beside it.
+
+The client is imported when it is first asked for: a workflow needs neither its database nor its log.
+"""
+
+from typing import TYPE_CHECKING
 
 from engine.core.application import Application
 from engine.core.context import Context
@@ -22,9 +27,13 @@ from engine.core.model import (
 )
 from engine.core.steps import Call, Retry, Step, StepContext, step
 
+if TYPE_CHECKING:
+    from engine.client import Client
+
 __all__ = [
     "Application",
     "Call",
+    "Client",
     "Context",
     "DefinitionError",
     "Event",
@@ -49,3 +58,12 @@ __all__ = [
     "runs_each",
     "step",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Client":
+        from engine.client import Client  # noqa: PLC0415 - see above
+
+        return Client
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
