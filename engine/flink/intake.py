@@ -5,8 +5,8 @@ answers with a stream of texts, a CloudEvent (JSON) each: a Kafka topic with any
 that joins and enriches. Behind each stands the operator of this file, which checks an event, finds the runs that it
 concerns, and appends one entry for each.
 
-At least once: what is not acknowledged by the log yet is kept in Flink's state; repeats are dropped by the fold. What is
-refused goes on the log as it is, and becomes a dead letter there, with the reason and its bytes.
+At least once: what is not acknowledged by the log yet is kept in Flink's state; repeats are dropped by the fold. What
+is refused goes on the log as it is, and becomes a dead letter there, with the reason and its bytes.
 """
 
 from __future__ import annotations
