@@ -6,7 +6,9 @@
     run.advance(days=15)
     assert run.state() == Expired(claim=CLAIM)
 
-Every entry is folded twice from the stored bytes; a handler that does not answer the same twice is found at once.
+Every entry is folded twice, each time from the stored bytes as after a crash: a handler that does not answer the same
+twice, and a state that does not come back from its bytes, are found at once. A handler that raises halts the run, as it
+would in the engine: `run.halted()` says why.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +29,7 @@ from engine.core.errors import HandlerFailed, LongwatchError
 from engine.core.ids import Position
 from engine.core.model import Event, State, key_of
 from engine.core.record import DeadLetter, Halted, Record
-from engine.core.snapshot import Snapshot, Tombstone, read_stored
+from engine.core.snapshot import Snapshot, read_stored
 from engine.core.steps import I, O, Step
 from engine.core.transition import Held, Place, PublishEvent, Reaction, StartCall, Verdict, transition
 
@@ -40,7 +42,7 @@ class NotRepeatable(LongwatchError):
 
 
 class Simulation(Generic[E]):
-    """One run of `workflow`. Steps answer as they were told with `fake`, at once; their failures follow their retries."""
+    """One run of `workflow`. Steps answer as they were told with `fake`, at once; failures follow their retries."""
 
     def __init__(self, workflow: Workflow[E], now: datetime = START) -> None:
         self.workflow, self.now = workflow, now
@@ -58,7 +60,7 @@ class Simulation(Generic[E]):
         self._count = 0
 
     def fake(self, step: Step[I, O], answer: Callable[[I], O]) -> None:
-        """Have `step` answer with `answer(input)`; what it raises is a failed attempt."""
+        """Have `step` answer with `answer(input)` (it may be async); what it raises is a failed attempt."""
         self._fakes[step.name] = answer
 
     def send(self, event: Event, *, id: str | None = None) -> None:
@@ -76,7 +78,6 @@ class Simulation(Generic[E]):
         until = self.now + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         while self._wakes and moment(self._wakes) <= until:
             self.now = max(self.now, moment(self._wakes))
-            self._queue.append(TickEntry(self.workflow.name, self._key, self._wakes))
             self._work()
         self.now = until
 
@@ -100,7 +101,6 @@ class Simulation(Generic[E]):
         """The inputs of every attempt of `step`."""
         return self._inputs.get(step.name, [])
 
-    @property
     def halted(self) -> Halted | None:
         """Why the run stands still, if it does."""
         return self.records[-1].halted if self.records else None
@@ -112,16 +112,19 @@ class Simulation(Generic[E]):
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """What is stored of the run; None before it begins and after it is over."""
+        """What is stored of the run; None before it begins and after its last call is answered."""
         known = read_stored(self._stored) if self._stored else None
         return known if isinstance(known, Snapshot) else None
 
     @property
     def finished(self) -> bool:
-        return self._stored is not None and isinstance(read_stored(self._stored), Tombstone)
+        """Whether it has reached a `Final`, or was cancelled."""
+        return bool(self.records) and self.records[-1].status == "finished"
 
     def _work(self) -> None:
-        while self._queue:
+        while self._queue or (self._wakes and moment(self._wakes) <= self.now):
+            if not self._queue:
+                self._queue.append(TickEntry(self.workflow.name, self._key, self._wakes))
             entry = self._queue.popleft()
             self._count += 1
             self._take(entry, self._fold(entry, Place(0, Position(f"{self._count}-0"), milliseconds(self.now))))
@@ -134,7 +137,7 @@ class Simulation(Generic[E]):
             verdict = Verdict(failed.index, failed.error, failed.where, failed.cause)
             first = transition(self.workflow, self._stored, entry, place, held=self._held, verdict=verdict)
         second = transition(self.workflow, self._stored, entry, place, held=self._held, verdict=verdict)
-        if (first.stored, first.records) != (second.stored, second.records):
+        if first != second:
             message = (
                 f"{type(entry).__name__} in {self._state!r} led to two different answers; a handler must be pure: "
                 "take time, randomness and ids from its Context"
@@ -167,19 +170,23 @@ class Simulation(Generic[E]):
         if step.name not in self._fakes:
             message = f"step {step.name} was called, but not faked; say run.fake({step.name}, lambda input: ...)"
             raise LookupError(message)
+        self._queue.append(self._attempt(step, call, value))
+
+    def _attempt(self, step: Step[Any, Any], call: StartCall, value: object) -> Entry:
         name, key = self.workflow.name, self._key
+        kind = ""
         try:
             answer = self._fakes[step.name](value)
             if inspect.isawaitable(answer):
                 answer = asyncio.run(_wait(answer))
+            kind = "InvalidResult"
             output = Raw(step.write_output(answer))
         except Exception as error:  # noqa: BLE001 - whatever a step raises is a failed attempt
             final = isinstance(error, step.retry.never)
-            kind = type(error).__name__
-            self._queue.append(FailureEntry(name, key, call.run, call.id, call.attempt, kind, str(error), final=final))
-        else:
-            self._queue.append(ResultEntry(name, key, call.run, call.id, call.attempt, output))
+            kind = kind or type(error).__name__
+            return FailureEntry(name, key, call.run, call.id, call.attempt, kind, str(error), final=final)
+        return ResultEntry(name, key, call.run, call.id, call.attempt, output)
 
 
-async def _wait(answer: Any) -> Any:
+async def _wait(answer: Awaitable[object]) -> object:
     return await answer

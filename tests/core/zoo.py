@@ -501,3 +501,36 @@ def idle(began: Began) -> Any:
 
 idle.__annotations__["return"] = Fine | Call[None]
 stateless = Workflow("stateless", start=idle, states=[Fine])
+
+
+# A step that is not tried again ---------------------------------------------------------------------------------------
+
+
+@step(retry=Retry(never=(ValueError, KeyError)), name="strict_step")
+async def strict_step(number: int) -> int:
+    return number
+
+
+class Trying(State):
+    @runs(strict_step)
+    def job(self, ctx: Context) -> int:
+        return len(ctx.key)
+
+    @job.done
+    def worked(self, number: int) -> Fine:
+        return Fine()
+
+    @job.failed
+    def broke(self, failure: StepFailed) -> Fallen:
+        return Fallen(failure=failure)
+
+
+class Fallen(Final):
+    failure: StepFailed
+
+
+def strictly(began: Began) -> Trying:
+    return Trying()
+
+
+strict = Workflow("strict", start=strictly, states=[Trying, Fine, Fallen])
