@@ -3,9 +3,12 @@
 ClaimSetupError
 ├── ModelNotInstalledError   the language model's packages are missing
 └── ModelNotReadyError       its server did not come up
+DemoFailedError              the demo cannot go on
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class ClaimSetupError(RuntimeError):
@@ -24,3 +27,14 @@ class ModelNotInstalledError(ClaimSetupError):
 
 class ModelNotReadyError(ClaimSetupError):
     """The server of the embedded model ended, or does not answer."""
+
+
+class DemoFailedError(RuntimeError):
+    """The demo cannot go on; the message ends with the last words of what failed."""
+
+    def __init__(self, what: str, words: Iterable[str] = ()) -> None:
+        self.what, self.words = what, tuple(words)
+        super().__init__("\n  ".join((what, *self.words)))
+
+    def __reduce__(self) -> tuple[type[DemoFailedError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.what, self.words)

@@ -1,0 +1,124 @@
+"""Who files, sends, decides and withdraws in the demo: sends what is due in log time, and keeps every receipt."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from engine import Client, LongwatchError
+from workflows.insurance_claim.data import ClaimFiled
+from workflows.insurance_claim.errors import DemoFailedError
+from workflows.insurance_claim.generator import Behaviour, Due, by_calendar, in_answer
+
+
+@dataclass(frozen=True)
+class LogClock:
+    """Log time, told from one moment at which log and wall were seen together."""
+
+    log: datetime
+    wall: float
+    """Seconds of `time.time()` at that moment."""
+    lapse: float
+
+    def now(self) -> datetime:
+        return self.log + timedelta(seconds=(time.time() - self.wall) * self.lapse)
+
+
+class Standing(Protocol):
+    """Where a run stands, as `Client.list` tells it."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def since(self) -> datetime | None: ...
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a sender holds: the log has taken this event for this run, at this position."""
+
+    key: str
+    event_id: str
+    position: str
+
+
+class People:
+    """All people of the demo, who know of their claims what the run view tells."""
+
+    def __init__(self, crowd: list[Behaviour]) -> None:
+        self.crowd = {people.key: people for people in crowd}
+        self.receipts: list[Receipt] = []
+        self._due: list[tuple[datetime, int, Due]] = []
+        self._order = itertools.count()
+        self._answered: set[tuple[str, str, datetime]] = set()
+        self.states: Counter[str] = Counter()
+        self.finished = 0
+
+    async def begin(self, client: Client, lapse: float) -> LogClock:
+        """File the first claim, whose run tells what time it is on the log, and put all else on the list."""
+        first = next(iter(self.crowd.values()))
+        filing = next(due for due in by_calendar(first, datetime.now(UTC)) if isinstance(due.event, ClaimFiled))
+        await client.list()  # makes the connection, so that the sending is only that
+        before = time.time()
+        sent = await client.send(filing.cloud_event())
+        wall = (before + time.time()) / 2
+        self.receipts += [Receipt(each.key, each.id, each.receipt.position) for each in sent]
+        await client.wait_for(sent, timeout=120)
+        (run,) = await client.list()
+        if run.started_at is None:
+            raise DemoFailedError("the first claim was filed, and its run has not begun")
+        origin = run.started_at - first.filed_after
+        for people in self.crowd.values():
+            self._plan([due for due in by_calendar(people, origin) if due.id != filing.id])
+        return LogClock(run.started_at, wall, lapse)
+
+    def look(self, runs: Sequence[Standing]) -> None:
+        """See where the claims are, and plan what people do about it: once for each time a claim comes to a state."""
+        self.states = Counter(run.state for run in runs)
+        self.finished = sum(run.status == "finished" for run in runs)
+        for run in runs:
+            if run.since is not None and (visit := (run.key, run.state, run.since)) not in self._answered:
+                self._answered.add(visit)
+                self._plan(in_answer(self.crowd[run.key], run.state, run.since))
+
+    async def send(self, client: Client, now: datetime) -> None:
+        """Send what is due, in order.
+
+        Raises:
+            LongwatchError: the log does not take it now; nothing is forgotten, the next call sends it.
+        """
+        batch: list[Due] = []
+        while self._due and self._due[0][0] <= now:
+            batch.append(heapq.heappop(self._due)[2])
+        if not batch:
+            return
+        try:
+            sent = await client.send(*[due.cloud_event() for due in batch])
+        except LongwatchError:
+            self._plan(batch)
+            raise
+        self.receipts += [Receipt(each.key, each.id, each.receipt.position) for each in sent]
+
+    @property
+    def planned(self) -> int:
+        """How many events wait for their time."""
+        return len(self._due)
+
+    @property
+    def are_done(self) -> bool:
+        """Whether nothing is left to do or to wait for."""
+        return not self._due and self.finished == len(self.crowd)
+
+    def _plan(self, dues: list[Due]) -> None:
+        for due in dues:
+            heapq.heappush(self._due, (due.at, next(self._order), due))
