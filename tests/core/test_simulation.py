@@ -113,7 +113,7 @@ def _raise(_: int) -> int:
 
 def test_a_step_without_a_fake_is_told() -> None:
     run = Simulation(zoo.work)
-    with pytest.raises(LookupError, match="step fetch was called, but not faked; say run.fake"):
+    with pytest.raises(LookupError, match="step fetch was called, but not faked"):
         run.send(Asked())
 
 
