@@ -318,8 +318,8 @@ def _python_options() -> dict[str, str]:
 
 
 def _local_options() -> dict[str, str]:
-    # Heartbeats keep Flink's patience (50 s): a process that ended is seen at once in `Cluster.check`, and a machine under
-    # load must not look like a dead one.
+    # Heartbeats keep Flink's patience (50 s): a process that ended is seen at once in `Cluster.check`, and a machine
+    # under load must not look like a dead one.
     return {"rest.bind-address": "localhost", "rest.address": "localhost"}
 
 
