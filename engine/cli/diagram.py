@@ -60,6 +60,8 @@ def diagram(
         for name, picture in pictures.items():
             emit({"workflow": name, "format": form, "here": marks.here or None, "diagram": picture})
         return
+    if form == "svg" and len(pictures) > 1:
+        raise typer.BadParameter(f"an SVG shows one workflow; name one of {', '.join(pictures)}")
     _hand_out("\n\n".join(pictures.values()), form, out)
 
 

@@ -167,7 +167,7 @@ def figures(progress: Progress) -> str:
     parts = [
         progress.driver,
         counts,
-        f"{progress.records_per_second:,.0f}/s",
+        f"{progress.records_per_second:,.0f} records/s",
         f"lag {found.lag_ms / 1000:.1f} s",
         f"checkpoint {age}",
     ]
