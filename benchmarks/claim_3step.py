@@ -40,7 +40,8 @@ ON_SLEEPERS = ("sleepers", "restart", "view")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; gives the exit code: 0 measured (whatever the figures are), 1 the engine failed, 130 ended."""
     given = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell has its background jobs ignore it
+        signal.signal(number, _interrupt)
     wanted = [name for name in MEASUREMENTS if getattr(given, name) is not None]
     if not wanted and given.profile is None:
         wanted = list(MEASUREMENTS)

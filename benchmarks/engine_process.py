@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,10 +77,13 @@ class EngineProcess:
         if wait:
             self.await_running()
 
-    def await_running(self) -> None:
-        """Return when its job runs."""
+    def await_running(self) -> float:
+        """Return when its job runs; since when, wall seconds."""
         until = time.monotonic() + START_SECONDS
-        while not any(line.get("event") == "running" for line in self.said()):
+        while True:
+            for line in self.said():
+                if line.get("event") == "running":
+                    return datetime.fromisoformat(line["at"]).timestamp()
             self.check()
             if time.monotonic() > until:
                 raise EngineEnded(f"the engine did not start within {START_SECONDS:.0f} s; see {self.data}/logs")

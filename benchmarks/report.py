@@ -140,8 +140,8 @@ class Report:
             memory = f"{growth:,.0f} bytes more a run; {found.bytes_per_sleeper:,.0f} in all"
             rows.append(("  memory of all processes", memory, *_most(growth, GROWTH_BYTES, "bytes"), ""))
         for each in self.restarts:
-            parts = f"event on the log after {each.event_taken_s:.1f}; the end took {each.ended_in_s:.1f}"
-            measured = f"{each.seconds:.1f} s ({parts})"
+            parts = f"event on the log after {each.event_taken_s:.1f}, job runs after {each.running_s:.1f}"
+            measured = f"{each.seconds:.1f} s ({parts}; the end took {each.ended_in_s:.1f})"
             name = f"restart to first transition, after {each.how}"
             rows.append((name, measured, *_most(each.seconds, RESTART_S, "s"), _host(each.steal_percent)))
         if answers := self.answers:
@@ -149,7 +149,7 @@ class Report:
                 ("list", answers.list_s, answers.list_command_s),
                 ("show", answers.show_s, answers.show_command_s),
             ):
-                whole = f"{command:.2f} s" if command is not None else "no such command"
+                whole = f"{command:.2f} s" if command is not None else "failed"
                 measured = f"{whole} (the view alone {1000 * view:.1f} ms)"
                 worst = view if command is None else command
                 rows.append((f"longwatch {what}", measured, *_most(worst, ANSWER_S, "s"), ""))

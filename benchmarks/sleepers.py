@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks import load, processes
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, say
 from benchmarks.engine_process import APPLICATION, ROOT, EngineProcess
 from benchmarks.follower import Endings
 from benchmarks.load import TooSlow
@@ -81,6 +81,8 @@ class Restart:
     seconds: float
     event_taken_s: float
     """When the log took the event, from the start too."""
+    running_s: float
+    """When the job was said to run, from the start too."""
     ended_in_s: float
     """How long the end took."""
     steal_percent: float
@@ -95,7 +97,7 @@ class Answers:
     show_s: float
     """One run by its key, from the view."""
     list_command_s: float | None = None
-    """`longwatch list`, the whole command with Python's start."""
+    """`longwatch list`, the whole command with Python's start; None: it failed."""
     show_command_s: float | None = None
 
 
@@ -153,7 +155,7 @@ def _restart(bench: Bench, engine: EngineProcess, how: str, number: int) -> Rest
         else:
             engine.stop()
     with bench.phase(f"restart after {how}") as phase:
-        began = time.perf_counter()
+        began, wall = time.perf_counter(), time.time()
         engine.start(wait=False)
         with _follow(engine) as endings:
             engine.log.append(*load.woken(number, "z"))
@@ -162,8 +164,8 @@ def _restart(bench: Bench, engine: EngineProcess, how: str, number: int) -> Rest
                 engine.check()
                 raise TooSlow(f"no transition within {PATIENCE:.0f} s of a restart after {how}")
             seconds = endings.at[f"s-z-{number}"] - began
-        engine.await_running()
-    return Restart(how, seconds, taken - began, end.seconds, phase.steal_percent)
+        running = engine.await_running() - wall
+    return Restart(how, seconds, taken - began, running, end.seconds, phase.steal_percent)
 
 
 def _follow(engine: EngineProcess) -> Endings:
@@ -183,7 +185,12 @@ def _ask(bench: Bench, engine: EngineProcess) -> Answers:
         listed = _median(lambda: view.runs(Filter(workflow="sleeper", state="Asleep"), limit=100))
         shown = _median(lambda: view.of_key(key))
         view.close()
-        return Answers(listed, shown, _command(engine, "list", "--state", "Asleep"), _command(engine, "show", key))
+        return Answers(
+            listed,
+            shown,
+            _command(engine, "list", "--workflow", "sleeper", "--state", "Asleep"),
+            _command(engine, "show", key, "--app", APPLICATION),
+        )
 
 
 def _median(question: object) -> float:
@@ -196,8 +203,8 @@ def _median(question: object) -> float:
 
 
 def _command(engine: EngineProcess, *words: str) -> float | None:
-    """The whole command; None when there is no such one."""
-    command = [sys.executable, "-m", "engine.cli", *words, "--app", APPLICATION, "--data", str(engine.data), "--json"]
+    """The whole command; None when it failed."""
+    command = [sys.executable, "-m", "engine.cli", *words, "--data", str(engine.data), "--json"]
 
     def run() -> None:
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=PATIENCE)
@@ -205,5 +212,6 @@ def _command(engine: EngineProcess, *words: str) -> float | None:
 
     try:
         return _median(run)
-    except (subprocess.CalledProcessError, IndexError):
+    except subprocess.CalledProcessError as error:
+        say(f"longwatch {words[0]} failed: {error.stderr.decode(errors='replace').strip()[-500:]}")
         return None
