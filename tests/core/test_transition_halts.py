@@ -660,3 +660,74 @@ def test_a_specs_groups_are_its_superstates() -> None:
 
     kind: type[State] = Local
     assert state_spec(kind).groups == ("Open",)
+
+
+def test_an_entry_handler_that_answers_with_a_state_halts() -> None:
+    run = Run(zoo.sloppy)
+    run.send(Gift(text="enter"))
+
+    assert run.record.halted is not None
+    assert "greet answered with Fine, but its annotation says Call" in run.record.halted.error
+
+
+def test_inputs_that_are_too_few_halt() -> None:
+    run = Run(zoo.sloppy)
+    run.send(Gift(text="inputs"))
+
+    assert run.record.halted is not None
+    assert "Sloppy.lookups must give 2 inputs, one for each of fetch + patient" in run.record.halted.error
+    assert run.commands == []
+
+
+def test_a_superstates_timer_goes_on_behind_a_state_that_overrides_it() -> None:
+    run = Run(zoo.watched)
+    began = run.now
+    run.send(Began())
+    run.now += 2 * DAY
+    run.send(Poked())
+
+    assert [r.ignored for r in run.records if r.name == "Watched.watch"] == ["Asleep has no timer watch of Watched"] * 2
+    assert run.last.wakes == began + 3 * DAY
+    run.tick()
+    assert run.record.ignored == ""
+    assert [bytes(c.input) for c in run.made(StartCall)] == [b'"watched"']
+
+
+def test_a_halted_start_whose_event_no_longer_fits_stays_halted(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(zoo.order)
+    run.send(Placed(order="k", amount=-1))
+    monkeypatch.setitem(zoo.order.starts_on, "Placed", zoo.Withdrawn)
+    run.order("resume")
+
+    assert run.record.halted is not None
+    assert "Placed does not fit its schema: why: Field required" in run.record.halted.error
+    assert len(run.held) == 1
+
+
+def test_a_verdict_on_the_order_itself_leaves_the_halt_as_it_was() -> None:
+    run = begun()
+    done(run, "break the clock")
+    run.tick()
+    timer = run.snapshot.halted_timer
+    entry = OrderEntry("fragile", "k", "skip", "ann")
+    verdict = Verdict(0, "HandlerTimeout: no answer in 2 s")
+    reaction = transition(zoo.fragile, run.stored, entry, Place(3, Position("9-0"), run.now), verdict=verdict)
+    run.stored = reaction.stored
+
+    assert run.snapshot.halted_timer == timer
+    assert not reaction.hold
+    assert reaction.release == 0
+
+
+def test_work_of_a_renamed_state_goes_on_where_the_new_one_has_it() -> None:
+    run = Run(upgraded.before)
+    run.send(upgraded.Opened(text="hello"))
+    (call,) = run.made(StartCall)
+    run.workflow = upgraded.renamed
+    run.send(upgraded.Read())
+
+    assert run.snapshot.state == "Note"
+    assert not run.cancelled
+    assert not run.made(StartCall)
+    run.result(call, 5)
+    assert run.record.to == "Shut"

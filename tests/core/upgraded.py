@@ -81,6 +81,44 @@ class Message(State):
         return tell.call("read it")
 
 
+class Note(State):
+    """The same as a letter, by another name."""
+
+    text: str
+
+    @runs(fetch)
+    def sizes(self) -> str:
+        return self.text
+
+    @sizes.done
+    def sized(self, size: int) -> Shut:
+        return Shut()
+
+    @sizes.failed
+    def unsized(self, failure: StepFailed) -> Shut:
+        return Shut()
+
+    @on
+    def read(self, event: Read) -> Note:
+        return self
+
+    @after(days=20)
+    def expire(self) -> Shut:
+        return Shut()
+
+    @after(days=19)
+    def burn(self) -> Note | Shut:
+        return Shut()
+
+
+def open_note(opened: Opened) -> Note:
+    return Note(text=opened.text)
+
+
+def from_old_letter(stored: dict[str, Any]) -> State:
+    return Note(text=stored["text"])
+
+
 def open_letter(opened: Opened) -> Letter:
     return Letter(text=opened.text)
 
@@ -99,4 +137,5 @@ def from_letter(stored: dict[str, Any]) -> State:
 
 
 before = Workflow("desk", start=open_letter, states=[Letter, Shut])
+renamed = Workflow("desk", version=3, start=open_note, states=[Note, Shut], migrate={"Letter": from_old_letter})
 after_it = Workflow("desk", version=2, start=open_message, states=[Message, Shut], migrate={"Letter": from_letter})

@@ -534,3 +534,67 @@ def strictly(began: Began) -> Trying:
 
 
 strict = Workflow("strict", start=strictly, states=[Trying, Fine, Fallen])
+
+
+# Handlers that do not keep to their annotations -----------------------------------------------------------------------
+
+
+class Sloppy(State):
+    what: str
+
+    @enter
+    def greet(self) -> Call[None]:
+        return Fine() if self.what == "enter" else tell.call("hello")  # type: ignore[return-value]  # wrong on purpose
+
+    @runs(fetch, patient)
+    def lookups(self) -> tuple[str, str]:
+        return ("one",) if self.what == "inputs" else ("one", "two")  # type: ignore[return-value]
+
+    @lookups.done
+    def found(self, first: int, second: int) -> Fine:
+        return Fine()
+
+    @lookups.failed
+    def lost(self, failure: StepFailed) -> Fine:
+        return Fine()
+
+
+def slop(gift: Gift) -> Sloppy:
+    return Sloppy(what=gift.text)
+
+
+sloppy = Workflow("sloppy", start=slop, states=[Sloppy, Fine])
+
+
+# A superstate's timers, overridden in one of its states ---------------------------------------------------------------
+
+
+class Watched(State):
+    @every(days=1)
+    def watch(self) -> Call[None]:
+        return tell.call("watched")
+
+    @after(days=30)
+    def end(self) -> Fine:
+        return Fine()
+
+
+class Asleep(Watched):
+    @every(days=5)
+    def watch(self) -> Call[None]:
+        return tell.call("snored")
+
+    @on
+    def poked(self, event: Poked) -> Awake:
+        return Awake()
+
+
+class Awake(Watched):
+    pass
+
+
+def sleep(began: Began) -> Asleep:
+    return Asleep()
+
+
+watched = Workflow("watched", start=sleep, states=[Asleep, Awake, Fine])
