@@ -65,10 +65,11 @@ class Simulation(Generic[E]):
 
     def send(self, event: Event, *, id: str | None = None) -> None:
         """Send an event, and let the run go on until it waits."""
-        self._key = key_of(event, type(event).__key__) or self._key
+        name = type(event).__name__
+        path = self.workflow.key_path(name) if name in self.workflow.events else ""
+        self._key = key_of(event, path) or self._key
         self._count += 1
         data = Raw(event.model_dump_json().encode())
-        name = type(event).__name__
         entry = EventEntry(self.workflow.name, self._key, id or f"event-{self._count}", "test", name, data)
         self._queue.append(entry)
         self._work()

@@ -30,6 +30,11 @@ class Retry:
     longest_wait: timedelta = timedelta(minutes=5)
     never: tuple[type[Exception], ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.factor <= 0 or min(self.first_wait, self.longest_wait) < timedelta():
+            message = f"{self}: there must be at least one attempt, a factor above 0, and no wait below 0"
+            raise ValueError(message)
+
     def wait(self, attempt: int) -> int:
         """Milliseconds between the failure of `attempt` (counted from 1) and the next one."""
         first, longest = self.first_wait / timedelta(milliseconds=1), self.longest_wait / timedelta(milliseconds=1)
@@ -154,6 +159,9 @@ def step(
         if not inspect.iscoroutinefunction(function):
             message = f"step {function!r} is not async; write `async def`, since a step may wait"
             raise TypeError(message)
+        if timeout <= timedelta() or (total is not None and total <= timedelta()):
+            message = f"step {function.__name__}: timeout and total must be above 0"
+            raise ValueError(message)
         return Step(name or function.__name__, function, retry, timeout, total, reconcile)
 
     return mark

@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -202,7 +203,7 @@ def transition(
         return fold.begin(known)
     assert type(known) is Snapshot  # noqa: S101 - the only kind left
     if known.v > FORMAT:
-        return fold.broken(stored or b"", f"written in form {known.v}, this code reads up to {FORMAT}")
+        return fold.broken(stored or b"", f"written in form {known.v}, this code reads up to {FORMAT}", known)
     fold.snap, fold.came = known, stored
     return fold.run(held)
 
@@ -388,12 +389,23 @@ class _Fold:
             )
         )
 
-    def broken(self, stored: bytes, error: str) -> Reaction:
+    def broken(self, stored: bytes, error: str, known: Snapshot | None = None) -> Reaction:
         """What is stored cannot be read: the run halts with its bytes kept, the others go on."""
         if self.verdict is None:
             raise HandlerFailed(0, f"the stored snapshot cannot be read ({error})", "", "snapshot")
         halted = Halted(self.verdict.error, self.verdict.where, self.verdict.cause, self.at)
-        self.snap = Snapshot(run=RunId(""), version=0, state="", data=Raw(b"null"), broken=stored, halted=halted)
+        if known is None:
+            known = Snapshot(run=_run_in(stored), version=0, state="", data=Raw(b"null"))
+        self.snap = Snapshot(
+            run=known.run,
+            version=known.version,
+            state=known.state,
+            data=Raw(b"null"),
+            seq=known.seq + 1,
+            prev=known.prev,
+            broken=stored,
+            halted=halted,
+        )
         self.hold = not isinstance(self.entry, TickEntry)
         self.snap.held = int(self.hold)
         self._record(*_naming(self.entry))
@@ -909,7 +921,7 @@ class _Fold:
         self.release += len(held)
 
     def _resume(self, order: OrderEntry, held: Sequence[Held]) -> Reaction:
-        if not self.snap.run:
+        if self.snap.broken or not self.snap.run:
             return self._mend(held)
         halted, timer = self.snap.halted, self.snap.halted_timer
         self.behind = len(held)
@@ -977,6 +989,8 @@ class _Fold:
             self._apply(self.place.position, *_naming(self.entry), lambda: why, self.entry)
             return self._done()
         known.halted = self.snap.halted
+        if self.snap.seq > known.seq:
+            known.seq, known.prev = self.snap.seq, self.snap.prev
         self.snap = known
         return self._resume(self.entry, held) if isinstance(self.entry, OrderEntry) else self._done()
 
@@ -1217,6 +1231,12 @@ def _idle(works: Sequence[Progress]) -> Progress | None:
         if work.size == 0:
             return work
     return None
+
+
+def _run_in(stored: bytes) -> RunId:
+    """The run's id in bytes that cannot be read, so that it is found in a list; empty when it is not there."""
+    found = re.search(rb'"run":"([0-9a-f]{16})"', stored)
+    return RunId(found[1].decode() if found else "")
 
 
 def _must(handler: Handler | None) -> Handler:

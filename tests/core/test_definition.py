@@ -401,7 +401,7 @@ def test_an_application_knows_its_events_steps_and_code() -> None:
     app = Application(workflows=[zoo.order, zoo.work])
 
     assert {"Placed", "Asked"} <= set(app.events)
-    assert set(app.steps) == {"fetch", "patient", "tell", "check_item"}
+    assert set(app.steps) >= {"fetch", "patient", "tell", "check_item"}
     assert app.takers("Asked") == [zoo.work]
     assert len(app.code) == 12
 

@@ -56,6 +56,13 @@ def test_a_step_must_be_async() -> None:
         step()(blocking)  # type: ignore[arg-type]  # wrong on purpose
 
 
+def test_a_retry_that_cannot_be_meant_is_refused() -> None:
+    with pytest.raises(ValueError, match="there must be at least one attempt"):
+        Retry(attempts=0)
+    with pytest.raises(ValueError, match="step fetch: timeout and total must be above 0"):
+        step(timeout=timedelta())(zoo.fetch.function)
+
+
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="has no time zone; a timer needs one"):
         milliseconds(datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused

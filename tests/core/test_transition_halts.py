@@ -492,8 +492,25 @@ def test_a_snapshot_of_a_newer_form_halts() -> None:
 
     assert run.record.halted is not None
     assert f"written in form {FORMAT + 1}, this code reads up to {FORMAT}" in run.record.halted.error
+    assert (run.record.run, run.record.to, run.record.seq) == (snapshot.run, "Fragile", 2)
     run.order("resume")
     assert "still cannot be read" in run.record.ignored
+    snapshot.v = FORMAT
+    halted = run.snapshot
+    halted.broken = write_stored(snapshot)
+    run.stored = write_stored(halted)
+    run.order("resume")
+    assert run.data["log"] == ["b"]
+    assert [r.seq for r in run.records] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_cannot_be_read_keeps_its_id_if_that_can() -> None:
+    run = begun()
+    id_ = run.snapshot.run
+    run.stored = (run.stored or b"")[:-9]
+    done(run, "b")
+
+    assert run.record.run == id_
 
 
 def test_a_state_that_does_not_fit_the_code_halts_and_goes_on_after_the_mend() -> None:
