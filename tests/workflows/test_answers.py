@@ -84,6 +84,18 @@ async def test_a_different_question_is_asked_for_itself(answers: SharedAnswers) 
     assert model.asked == 2
 
 
+async def test_only_so_many_are_asked_at_once(tmp_path: Path) -> None:
+    answers, model = SharedAnswers(tmp_path / "answers.sqlite", at_once=2), Model()
+    asking = [asyncio.create_task(answers.answer(f"q-{n}", Use(f"call-{n}", 1), model.ask)) for n in range(4)]
+    done, _ = await asyncio.wait(asking, timeout=0.3)
+    assert (len(done), model.asked, answers.counts().model_calls) == (0, 2, 2)
+
+    model.may_answer.set()
+    await asyncio.gather(*asking)
+
+    assert model.asked == 4
+
+
 async def test_a_lock_file_without_an_owner_holds_nobody_up(answers: SharedAnswers) -> None:
     """So it is after a kill: the file stays, the kernel has freed the lock."""
     key = hashlib.sha256(b"like").hexdigest()[:32]

@@ -67,8 +67,10 @@ class Use:
 class SharedAnswers:
     """The store at `path`; its lock files lie in a folder beside it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at_once: int = 2) -> None:
+        """Ask at most `at_once` questions at a time: a small server works on one, and a kill then cuts off few."""
         self.path = path
+        self._places = asyncio.Semaphore(at_once)
         self.locks = path.with_suffix(".locks")
         self.locks.mkdir(parents=True, exist_ok=True)
         with connection(path) as db:
@@ -100,10 +102,11 @@ class SharedAnswers:
 
     async def _ask(self, key: str, question: str, use: Use, ask: Callable[[], Awaitable[Asked]]) -> Assessment:
         """Ask for all who wait. The request is noted before it is made, so a kill does not hide it."""
-        row = await asyncio.to_thread(self._note, key, use)
-        asked = await ask()
-        await asyncio.to_thread(self._keep, key, question, asked, row)
-        return asked.answer
+        async with self._places:
+            row = await asyncio.to_thread(self._note, key, use)
+            asked = await ask()
+            await asyncio.to_thread(self._keep, key, question, asked, row)
+            return asked.answer
 
     @contextmanager
     def _turn(self, key: str) -> Iterator[bool]:

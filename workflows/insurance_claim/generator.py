@@ -71,7 +71,7 @@ class Behaviour:
     sends_after: timedelta | None
     """Documents, from when they are asked for."""
     sends_unasked_after: timedelta | None
-    """More documents, from the filing; below zero: a moment before it."""
+    """More documents, from the filing; zero: a moment before it."""
     reviewed_after: timedelta | None
     """From when the claim lies with the reviewers."""
     reviewer: str
@@ -158,8 +158,8 @@ def _claim(number: int, dice: Dice) -> Claim:
 
 
 def _unasked(dice: Dice) -> timedelta | None:
-    early, late = timedelta(minutes=-1), dice.maybe(8, QUICKEST, timedelta(days=8))
-    return early if dice.happens(4) else late
+    late = dice.maybe(8, QUICKEST, timedelta(days=8))
+    return timedelta() if dice.happens(4) else late
 
 
 def _review(dice: Dice, filed_after: timedelta) -> timedelta | None:
@@ -171,15 +171,14 @@ def _review(dice: Dice, filed_after: timedelta) -> timedelta | None:
 def by_calendar(people: Behaviour, origin: datetime) -> list[Due]:
     """What they do whatever becomes of the claim, in the order of time; `origin` is when the log began."""
     filed = origin + people.filed_after
-    plan: list[tuple[datetime, Event, str]] = [
-        (filed, ClaimFiled(claim=people.claim, documents=people.documents), "filed")
-    ]
+    plan: list[tuple[datetime, Event, str]] = []
     if people.sends_unasked_after is not None:
         plan.append((filed + people.sends_unasked_after, DocumentsReceived(documents=("letter",)), "unasked"))
+    plan.append((filed, ClaimFiled(claim=people.claim, documents=people.documents), "filed"))
     if people.withdraws_after is not None:
         plan.append((filed + people.withdraws_after, ClaimWithdrawn(note="settled otherwise"), "withdrawn"))
-    dues = [_due(people, max(at, origin), event, name) for at, event, name in plan]
-    return sorted(_delivered(people, dues), key=lambda due: due.at)
+    plan.sort(key=lambda each: each[0])  # what is due at once stays in this order: documents, then their claim
+    return _delivered(people, [_due(people, at, event, name) for at, event, name in plan])
 
 
 def in_answer(people: Behaviour, state: str, since: datetime) -> list[Due]:
