@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from engine.core.context import Context
 from engine.core.errors import DefinitionError
 from engine.core.model import Event, Final, Mark, Moment, Publish, Searchable, State, Work
-from engine.core.steps import Call, Step
+from engine.core.steps import Call, Step, careful_writer
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -270,8 +270,7 @@ def state_spec(state: type[State]) -> StateSpec:
 
 
 def _state_writer(state: type[State]) -> Callable[[State], bytes]:
-    to_json = state.__pydantic_serializer__.to_json
-    return lambda value: to_json(value, warnings="error")
+    return careful_writer(state.__pydantic_serializer__, state.__pydantic_validator__.validate_json, state)
 
 
 def _timer(name: str, owner: str, function: Callable[..., Any], mark: Mark) -> Handler:

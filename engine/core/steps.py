@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar, overload
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import SchemaSerializer
 
 I = TypeVar("I")  # noqa: E741 - input
 O = TypeVar("O")  # noqa: E741 - output
@@ -100,17 +101,22 @@ class Step(Generic[I, O]):
         return TypeAdapter(self._parameters[0])
 
     @cached_property
+    def _returns(self) -> Any:
+        return typing.get_type_hints(self.function).get("return", Any)
+
+    @cached_property
     def output_type(self) -> TypeAdapter[O]:
-        return TypeAdapter(typing.get_type_hints(self.function).get("return", Any))
+        return TypeAdapter(self._returns)
 
     @cached_property
     def write_input(self) -> Callable[[Any], bytes]:
         """JSON of an input; raises for one that is not of the input's type."""
-        return _writer(self.input_type)
+        return _writer(self.input_type, self._parameters[0])
 
     @cached_property
     def write_output(self) -> Callable[[Any], bytes]:
-        return _writer(self.output_type)
+        """JSON of an output; raises for one that is not of the output's type."""
+        return _writer(self.output_type, self._returns)
 
     @cached_property
     def read_input(self) -> Callable[[bytes], I]:
@@ -126,9 +132,39 @@ class Step(Generic[I, O]):
         return hash(self.name)
 
 
-def _writer(adapter: TypeAdapter[Any]) -> Callable[[Any], bytes]:
-    to_json = adapter.serializer.to_json
-    return lambda value: to_json(value, warnings="error")
+def _writer(adapter: TypeAdapter[Any], annotation: object) -> Callable[[Any], bytes]:
+    return careful_writer(adapter.serializer, adapter.validator.validate_json, annotation)
+
+
+def careful_writer(
+    serializer: SchemaSerializer, read: Callable[[bytes], object], annotation: object
+) -> Callable[[Any], bytes]:
+    """Writes JSON that can be read again, or raises ValueError.
+
+    JSON has no NaN and no infinity: pydantic writes null for them. So what may hold a float is read back.
+    """
+    to_json = serializer.to_json
+    if not has_floats(annotation):
+        return lambda value: to_json(value, warnings="error")
+
+    def write(value: object) -> bytes:
+        raw = to_json(value, warnings="error")
+        read(raw)
+        return raw
+
+    return write
+
+
+def has_floats(annotation: object, above: tuple[object, ...] = ()) -> bool:
+    """Whether a value of this type may hold a float."""
+    if annotation in (float, complex, Any, object):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        inner = [f.annotation for f in annotation.model_fields.values()] if annotation not in above else []
+        above = (*above, annotation)
+    else:
+        inner = [*typing.get_args(annotation), getattr(annotation, "__supertype__", None)]
+    return any(has_floats(a, above) for a in inner if a is not None)
 
 
 _RETRY = Retry()

@@ -607,7 +607,7 @@ class _Fold:
 
     def _settle(self, position: Position) -> bool:
         """What a state takes up at once: work over nothing, events kept for it. False: it halted the run."""
-        for _ in range(MAX_AT_ONCE):
+        for _ in range(MAX_AT_ONCE + len(self.snap.kept)):
             if not (self.snap.works or self.snap.kept) or (move := self._at_once()) is None:
                 return True
             if not self._take_up(move, position):
@@ -882,11 +882,11 @@ class _Fold:
 
     def _end_by_order(self) -> str:
         snap = self.snap
-        if snap.ended:
+        if snap.ended and snap.halted is None:
             return f"the run is finished ({snap.state})"
         self._cancel(iter(snap.calls))
         snap.calls, snap.works, snap.timers = (), (), ()
-        snap.ended = self.at
+        snap.ended = snap.ended or self.at
         snap.halted = snap.halted_timer = None
         snap.held = 0
         return ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Annotated, Any, NewType
 
 import pytest
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from engine import Context, Retry, StepContext, step
 from engine.core.context import milliseconds, moment
 from engine.core.ids import RunId
+from engine.core.steps import has_floats
 from tests.core import zoo
 from tests.core.zoo import Pair
 
@@ -46,6 +49,35 @@ def test_what_is_not_of_the_type_is_not_written() -> None:
         add.write_output("seven")
     with pytest.raises(PydanticSerializationError):
         zoo.fetch.write_input(7)
+
+
+Weight = NewType("Weight", float)
+
+
+class Deep(BaseModel):
+    inner: Pair
+    more: Deep | None = None
+    weight: Weight
+
+
+@step()
+async def measure(values: tuple[float, ...]) -> Annotated[float, "metres"] | None:
+    return sum(values)
+
+
+def test_what_json_cannot_carry_is_not_written() -> None:
+    assert measure.write_output(1.5) == b"1.5"
+    with pytest.raises(ValueError, match="Input should be a valid number"):
+        measure.write_input((1.0, float("nan")))
+
+
+def test_floats_are_found_wherever_they_are() -> None:
+    assert has_floats(tuple[dict[str, float], ...])
+    assert has_floats(Any)
+    assert has_floats(list[Deep])
+    assert has_floats(tuple[Weight, ...])
+    assert not has_floats(Pair)
+    assert not has_floats(str | None)
 
 
 def test_a_step_must_be_async() -> None:

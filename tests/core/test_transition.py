@@ -135,6 +135,16 @@ def test_a_kept_event_that_does_not_fit_its_schema_is_a_dead_letter() -> None:
     assert "dead letter" in run.record.ignored
 
 
+def test_any_number_of_kept_events_is_told_at_the_end() -> None:
+    run = placed()
+    for number in range(1_200):
+        run.send(Shipped(parcel=str(number)))
+    run.send(Withdrawn(why="no"))
+
+    assert run.record.status == "finished"
+    assert len(run.last.records) == 1_201
+
+
 def test_a_repeat_of_a_kept_event_is_dropped() -> None:
     run = placed()
     run.send(Shipped(parcel="p"), id="a")

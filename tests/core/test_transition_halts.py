@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 
 from engine.core.definition import Workflow, state_spec
-from engine.core.entry import EventEntry, OrderEntry
+from engine.core.entry import EventEntry, OrderEntry, ResultEntry
 from engine.core.errors import HandlerFailed
 from engine.core.ids import Position
 from engine.core.model import State
@@ -77,6 +77,7 @@ def test_a_handler_that_raises_leaves_nothing_behind_but_its_failure() -> None:
         ("two", "do answered with Fine"),
         ("unwritten", "PydanticSerializationError: "),
         ("input", "PydanticSerializationError: "),
+        ("nan", "ValidationError: 1 validation error for Fragile"),
     ],
 )
 def test_what_a_handler_may_not_do_halts_its_run(what: str, error: str) -> None:
@@ -398,6 +399,20 @@ def test_skipping_a_start_forgets_the_run_and_loses_no_event() -> None:
     assert [d.type for d in run.dead] == ["Poked", "Paid"]
     run.send(Placed(order="k"))
     assert run.snapshot.state == "Waiting"
+
+
+def test_a_run_that_halted_after_its_end_can_be_cancelled() -> None:
+    run = Run(zoo.claim)
+    run.send(Began())
+    ended = run.now
+    call = run.call()
+    entry = ResultEntry("claim", "k", call.run, call.id, 1, Raw(b"1"))
+    verdict = Verdict(0, "HandlerTimeout: no answer in 2 s")
+    run.stored = transition(zoo.claim, run.stored, entry, Place(3, Position("9-0"), run.now), verdict=verdict).stored
+    run.now += DAY
+    run.order("cancel")
+
+    assert run.grave.ended == ended
 
 
 def test_cancelling_a_run_that_halted_at_its_start_forgets_it() -> None:

@@ -389,6 +389,7 @@ WRONG: dict[str, Any] = {
     "large": lambda event: Fragile(log=("x" * event.size,)),
     "publish": lambda _: publish(Do(what="again")),
     "input": lambda _: Call(tell, 3),
+    "nan": lambda _: Fragile(number=float("nan")),
     "fine": lambda _: Fine(),
     "nowhere": lambda _: Nowhere(),
 }
