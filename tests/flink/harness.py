@@ -39,7 +39,7 @@ from tests.flink import world
 from tests.flink.refold import Refold, refold, stored_outputs
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 90.0
+PATIENCE = float(os.environ.get("LONGWATCH_PATIENCE", "120"))
 """Seconds that a test waits for anything: two cores may be shared."""
 
 
@@ -175,7 +175,10 @@ class Stage:
         for process in self._all:
             process.close()
         self.log.close()
+        started = self.server._process
         self.server.stop()
+        if started is not None:
+            started.wait(10)  # it may have been killed, and another have taken its place
 
     # -- the engine
 
@@ -264,7 +267,7 @@ class Stage:
             for item in self.log.scan(topic, partition):
                 yield partition, item
 
-    def redis(self, *arguments: str | int) -> Any:
+    def redis(self, *arguments: bytes | str | int) -> Any:
         """A command for the server itself."""
         wire = Wire(Address.parse(self.server.url))
         try:

@@ -235,6 +235,40 @@ def test_a_step_that_blocks_the_loop_is_named_in_the_log(stage: Stage) -> None:
     assert "world.py" in stage.engine_log().partition("trial/blocks blocks the loop")[2]
 
 
+# A clock that is set back --------------------------------------------------------------------------------------------
+
+
+def test_when_the_clock_is_behind_the_log_its_time_stands_and_timers_come_neither_early_nor_twice(
+    stage: Stage,
+) -> None:
+    """An entry from the future leaves the server's clock seconds behind its last id, as one that is set back does."""
+    key = "clock"
+    here = stage.partition("order", key)
+    stage.send(OrderPlaced(id=key, customer="clock"))
+    stage.until(lambda: stage.journal.latest["order", key].to == "Resting", "it rests")
+    ((_, touched),) = stage.entries(OrderTouched(id=key))
+    future = int(time.time() * 1000) + 5_000
+    stage.redis("XADD", f"lw:log:{here}", f"{future}-0", "e", touched)
+    ((_, again),) = stage.entries(OrderTouched(id=key))
+    assert stage.log.append(here, again).position == f"{future}-1"
+    other = next(f"after{i}" for i in range(1000) if stage.partition("order", f"after{i}") == here)
+    stage.send(OrderPlaced(id=other, customer="clock"))
+    stage.until(lambda: stage.journal.latest["order", key].to == "Closed", "the first one closes")
+    stage.until(lambda: stage.journal.latest["order", other].to == "Closed", "the one after the jump closes")
+
+    times = [stage.log.header.log_time(item.stamp) for item in stage.log.scan("log", here)]
+    assert times == sorted(times)
+    for run in (key, other):
+        records = stage.journal.of("order", run)
+        assert [r.name for r in records if r.cause == "timer"] == ["Resting.remind", "Resting.remind", "Resting.close"]
+        assert all(
+            r.at == r.since + 36_000_000 * (i + 1)
+            for i, r in enumerate(r for r in records if "remind" in r.name and r.cause == "timer")
+        )
+    ticks = [item for item in stage.log.scan("log", here) if b'"tick"' in item.payload and b'"after' in item.payload]
+    assert len(ticks) < 10
+
+
 # The end: everything at once, again ----------------------------------------------------------------------------------
 
 

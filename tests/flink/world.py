@@ -314,6 +314,9 @@ class Shown(Exception):
     """An error that is not tried again."""
 
 
+NAPS = {"brief": 0.2, "slow": 3600.0}
+
+
 class _Locked:
     """Cannot be pickled, copied or written."""
 
@@ -336,8 +339,8 @@ async def attempt(how: str, context: StepContext) -> str:
         raise Shown("no use to try again")
     if how == "exit":
         raise SystemExit(4)
-    if how == "slow":
-        await asyncio.sleep(3600)
+    if how in NAPS:
+        await asyncio.sleep(NAPS[how])
     if how == "cancelled":
         raise asyncio.CancelledError
     if how == "block":
