@@ -21,7 +21,7 @@ import queue
 import re
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Protocol
@@ -31,7 +31,8 @@ import msgspec
 from engine.background import Background
 from engine.code_change import check_code
 from engine.data_folder import DataFolder, EngineFile, Pids, now
-from engine.driver_process import REFUSED, DriverProcess, Facts, is_final, kind_of
+from engine.driver_process import DriverProcess, Facts
+from engine.driving import Driving
 from engine.flink.plan import Plan, write_plan
 from engine.gauges import Figures, Gauges
 from engine.log.archive import Archive
@@ -61,26 +62,6 @@ _STOP_SECONDS: Final = 30.0
 """The driver gives its savepoint ten seconds, and Flink some more to end."""
 _CATCH_UP_SECONDS: Final = 20.0
 
-DEATHS: Final = 5
-"""So many deaths of the driver within `DEATHS_SECONDS` are no accident, nor are so many starts that came to nothing."""
-DEATHS_SECONDS: Final = 60.0
-_FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
-
-
-class EngineFailed(Exception):
-    """The engine cannot go on; the message holds the words of what failed.
-
-    `exit_code` is the command's.
-    """
-
-    def __init__(self, words: str, exit_code: int = 8) -> None:
-        self.words, self.exit_code = words, exit_code
-        super().__init__(words)
-
-    def __reduce__(self) -> tuple[type[EngineFailed], tuple[str, int]]:
-        """Survive pickling, which calls the class with its facts."""
-        return EngineFailed, (self.words, self.exit_code)
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -102,24 +83,6 @@ class Observer(Protocol):
 
     def show(self, progress: Progress) -> None:
         """Show how things stand."""
-
-
-@dataclass
-class _Driving:
-    """What the supervisor knows of its driver."""
-
-    process: DriverProcess | None = None
-    state: str = "starting"
-    jvm: int = 0
-    rest_port: int = 0
-    oldest_trigger: int = 0
-    newest_trigger: int = 0
-    savepoint: bool = False
-    deaths: list[float] = field(default_factory=list)
-    vain: int = 0
-    """Starts in a row that died before they ran."""
-    again_at: float | None = None
-    """When a new one is started; None: one runs, or none is wanted."""
 
 
 class Supervisor:
@@ -144,7 +107,7 @@ class Supervisor:
         self._archive = Archive(self._folder.archive)
         self._server = None if self.settings.log else EmbeddedRedis(self.settings.data, self.settings.fsync)
         self._happenings: queue.SimpleQueue[Facts] = queue.SimpleQueue()
-        self._driving = _Driving()
+        self._driving = Driving(self._start_driver, observer.say, self._folder.logs / "engine.log")
         self._stops_asked = 0
         self._is_away = False
         self._projected = 0
@@ -253,15 +216,15 @@ class Supervisor:
         archive = Background("archive", self._tidy, lambda error: self._tell_failure("archive", error))
         try:
             with gauges:
-                self._spawn()
+                self._driving.keep()
                 self._loop(gauges)
         finally:
-            self._kill_driver()
+            self._driving.kill()
             archive.stop(_CATCH_UP_SECONDS)
             patience = 0.0 if self._stops_asked > 1 else _CATCH_UP_SECONDS
             if not view.stop(patience) and patience:
                 self._observer.say("view", "the view is behind; commands bring it up to date")
-            clean = self._driving.savepoint
+            clean = self._driving.has_savepoint
             self._write_note(stopped=now() if clean else 0)
             self._observer.say("stopped", "stopped" if clean else "stopped on the last checkpoint", clean=clean)
 
@@ -273,7 +236,7 @@ class Supervisor:
                 self._take(self._happenings.get(timeout=_TURN_SECONDS))
                 while True:
                     self._take(self._happenings.get_nowait())
-            if self._driving.process is None and self._stops_asked:
+            if self._stops_asked and not self._driving.lives:
                 return
             if self._is_time("server", _SERVER_SECONDS):
                 self._keep_server()
@@ -281,102 +244,36 @@ class Supervisor:
                 self._keep_lease()
             if self._is_time("figures", _FIGURES_SECONDS):
                 self._show(gauges)
-            if self._driving.again_at is not None and time.monotonic() >= self._driving.again_at:
-                self._spawn()
+            if self._driving.keep():
+                self._write_note()
 
     def _take(self, facts: Facts) -> None:
-        driving = self._driving
         match facts["driver"]:
             case "stop":
                 self._stop()
             case "failed_beside":
                 self._end_beside(facts["what"], facts["error"])
-            case "ended":
-                self._ended(facts)
-            case "checkpoint":
-                driving.oldest_trigger, driving.newest_trigger = facts["oldest_trigger"], facts["newest_trigger"]
-            case "checkpoint_failed":
-                self._observer.say("checkpoint", f"{facts['failed']} checkpoint(s) failed since the start", **facts)
-            case "skipped":
-                self._observer.say("checkpoint", f"{facts['path']} cannot be used: {facts['why']}", **facts)
-            case "stopped":
-                driving.savepoint = facts["savepoint"] is not None
-                driving.state = "stopped"
-                if facts.get("error"):
-                    self._observer.say("savepoint", str(facts["error"]))
-            case "failed":
-                pass  # its words are said when it has ended
-            case state:
-                self._enter(state, facts)
+            case "checkpoint" | "checkpoint_failed" | "skipped":
+                self._driving.hear(facts)
+            case _:
+                self._driving.hear(facts)
+                self._write_note()
 
-    def _enter(self, state: str, facts: Facts) -> None:
-        driving = self._driving
-        driving.state = state
-        driving.jvm = facts.get("jvm_pid", driving.jvm)
-        driving.rest_port = facts.get("rest_port", driving.rest_port)
-        self._write_note()
-        if state == "running":
-            driving.vain = 0
-            restored = facts.get("restored_from")
-            self._observer.say("running", f"running, from {_words_of(restored)}" if restored else "running", **facts)
-
-    # -- the driver
-
-    def _spawn(self) -> None:
-        driving = self._driving
-        driving.again_at = None
-        if driving.deaths or driving.vain:
-            try:
-                self._lease = self._log.take_lease(self._lease.owner)
-            except LogUnavailable:
-                driving.again_at = time.monotonic() + _FIRST_WAIT
-                return
+    def _start_driver(self, *, first: bool) -> DriverProcess:
+        """Start a driver; each under an epoch of its own, so that nothing of the one before can still write."""
+        if not first:
+            self._lease = self._log.take_lease(self._lease.owner)
         write_plan(self._plan(), self._folder.plan)
-        driving.state, driving.jvm, driving.rest_port = "starting", 0, 0
-        driving.process = DriverProcess(self._folder.plan, self._folder.logs / "engine.log", self._happenings.put)
-        self._write_note()
-
-    def _ended(self, facts: Facts) -> None:
-        driving, process = self._driving, self._driving.process
-        if process is None or facts["pid"] != process.pid:
-            return
-        driving.process = None
-        if self._stops_asked:
-            return
-        words = process.failure or f"the driver ended with code {facts['code']}; see {self._folder.logs / 'engine.log'}"
-        if facts["code"] == REFUSED or is_final(words):
-            raise _final(words)
-        self._respawn_later(words)
-
-    def _respawn_later(self, words: str) -> None:
-        driving = self._driving
-        moment = time.monotonic()
-        driving.deaths = [death for death in driving.deaths if moment - death < DEATHS_SECONDS] + [moment]
-        driving.vain += 1
-        if len(driving.deaths) >= DEATHS:
-            raise EngineFailed(f"the engine died {len(driving.deaths)} times within a minute; the last time: {words}")
-        if driving.vain >= DEATHS:
-            raise EngineFailed(f"the engine could not be started, {driving.vain} times; the last time: {words}")
-        wait = min(_FIRST_WAIT * 2 ** (len(driving.deaths) - 1), _LONGEST_WAIT)
-        driving.state = "restarting"
-        driving.again_at = moment + wait
-        self._observer.say("restart", f"the engine died and is started again: {words}", error=words)
-
-    def _kill_driver(self) -> None:
-        if self._driving.process is not None:
-            self._driving.process.kill()
-            self._driving.process = None
+        return DriverProcess(self._folder.plan, self._folder.logs / "engine.log", self._happenings.put)
 
     def _stop(self) -> None:
         """First call: a savepoint and an end. Second: an end."""
-        driving = self._driving
-        driving.again_at = None
         if self._stops_asked > 1:
-            self._kill_driver()
-        elif driving.process is not None:
+            self._driving.kill()
+        elif self._driving.lives:
             self._observer.say("stopping", "stopping: savepoint, then the end (Ctrl-C again ends at once)")
-            driving.process.ask_to_stop()
             self._clocks["stop"] = time.monotonic()
+        self._driving.stop()
 
     # -- beside the driver
 
@@ -434,7 +331,7 @@ class Supervisor:
 
     def _keep_server(self) -> None:
         if self._is_stuck_in_stop():
-            self._kill_driver()
+            self._driving.kill()
         if self._server is None or self._server.running():
             return
         self._observer.say("redis", "Redis has ended; it is started again")
@@ -487,8 +384,8 @@ class Supervisor:
         driving = self._driving
         pids = Pids(
             supervisor=self._note.owner.pid,
-            driver=driving.process.pid if driving.process else 0,
-            jvm=driving.jvm if driving.process else 0,
+            driver=driving.pid,
+            jvm=driving.jvm,
             redis=self._redis_pid() if self._server else 0,
         )
         self._note = msgspec.structs.replace(self._note, pids=pids, rest_port=driving.rest_port, stopped=stopped)
@@ -521,18 +418,6 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _final(words: str) -> EngineFailed:
-    kind = kind_of(words)
-    codes = {"LogLost": 7, "LogMismatch": 7, "NoWholeCheckpoint": 7, "Fenced": 6, "DefinitionError": 1}
-    return EngineFailed(words, codes.get(kind, 2))
-
-
-def _words_of(checkpoint: str) -> str:
-    """Name a checkpoint by its number, a savepoint as such."""
-    number = checkpoint.rpartition("/chk-")[2]
-    return f"checkpoint {number}" if number.isdecimal() else "the savepoint"
 
 
 def _ms(length: timedelta) -> int:

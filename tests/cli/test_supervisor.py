@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import driver_process, supervisor
+from engine import driver_process, driving, supervisor
 from engine.cli.new import write_project
 from engine.code_change import CodeChanged, check_code
 from engine.data_folder import DataFolder, EngineFile
+from engine.driving import EngineFailed
 from engine.loader import import_application
 from engine.log.errors import LogBusy, LogLost, LogMismatch
 from engine.log.lease import Owner
@@ -24,7 +25,7 @@ from engine.log.protocol import Position, Publication, order_of
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
 from engine.settings import load
-from engine.supervisor import EngineFailed, Progress, Supervisor
+from engine.supervisor import Progress, Supervisor
 
 pytestmark = pytest.mark.redis
 
@@ -44,7 +45,7 @@ class Ear:
 
     def show(self, progress: Progress) -> None:
         self.shown.append(progress)
-        if act := self.when.pop("figures", None):
+        if progress.driver == "running" and (act := self.when.pop("figures", None)):
             act()
 
 
@@ -103,7 +104,7 @@ def test_the_note_names_the_processes_while_it_runs(project: Path) -> None:
         seen.append(note(project))
         interrupt()
 
-    supervise(Ear(when={"running": look}))
+    supervise(Ear(when={"figures": look}))
 
     assert seen[0].pids.supervisor == os.getpid()
     assert seen[0].pids.driver > 0
@@ -126,7 +127,7 @@ def test_a_driver_that_keeps_dying_ends_the_engine_with_its_words(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_DRIVER", "dies")
-    monkeypatch.setattr(supervisor, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(driving, "FIRST_WAIT", 0.01)
 
     with pytest.raises(EngineFailed, match=r"died 5 times within a minute; .* ValueError: nothing will come of this"):
         supervise(Ear())
