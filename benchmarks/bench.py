@@ -17,6 +17,10 @@ from typing import Self
 
 from benchmarks import load, processes
 from benchmarks.engine_process import EngineProcess
+from engine.settings import Settings
+
+DEFAULT_BACKEND: str = Settings.model_fields["backend"].default
+"""The engine's."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Options:
 
     @property
     def one_backend(self) -> str:
-        """Of the measurements that are made once: the engine's default."""
-        return "rocksdb" if self.backend == "both" else self.backend
+        """Of the measurements that are made once."""
+        return DEFAULT_BACKEND if self.backend == "both" else self.backend
 
 
 @dataclass

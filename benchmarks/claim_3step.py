@@ -12,6 +12,8 @@ Where the CPU of a run goes:
     python -m benchmarks.claim_3step --profile names --runs 20000        by thread only, at full speed
     python -m benchmarks.claim_3step --profile --backend rocksdb         another backend than the heap
 
+A quick look whether all of it works: `--all --runs 2000 --latency 5 --makespan 200 --sleepers 20000`.
+
 The pure fold alone, without Flink and log, quickly: `--pure --runs 5000`, or `--pure --profile calls`.
 """
 
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell has its background jobs ignore it
         signal.signal(number, _interrupt)
     wanted = [name for name in MEASUREMENTS if getattr(given, name) is not None]
-    if not wanted and given.profile is None:
+    if given.all or (not wanted and given.profile is None):
         wanted = list(MEASUREMENTS)
     console = Console(width=None if sys.stdout.isatty() else 120)
     try:
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     default = Options()
     parser = argparse.ArgumentParser(prog="claim_3step", description="Measure the work claim-3step on this machine.")
     add = parser.add_argument_group("measurements (without one: all)").add_argument
+    add("--all", action="store_true", help="all of them, where --latency, --makespan or --sleepers only give a number")
     add("--flood", action="store_const", const=0, help="all runs at once: runs/s, CPU ms a run over all processes")
     add("--pure", action="store_const", const=0, help="the fold alone, in memory; the others are put beside it")
     add("--latency", type=int, nargs="?", const=0, metavar="SECONDS", help="p50 and p99 at 20 runs/s (60 s)")

@@ -14,11 +14,11 @@ from typing import Self
 
 import msgspec
 
+from benchmarks import load
 from benchmarks.engine_process import EngineProcess
-from benchmarks.load import PARTITIONS
 from engine.log.errors import LogError
-from engine.log.redis_keys import stream
 from engine.log.redis_log import RedisLog
+from engine.log.redis_wire import Address, Wire
 
 WAIT_MS = 200
 
@@ -38,7 +38,9 @@ class Endings:
         self.at: dict[str, float] = {}
         self._log: RedisLog = engine.open_log()
         self._stop = threading.Event()
-        self._after: dict[int, str | None] = {p: self._end(p) for p in range(PARTITIONS)}
+        wire = Wire(Address.parse(engine.url))
+        self._after: dict[int, str | None] = dict(enumerate(load.ends(wire, "journal")))
+        wire.close()
         self._thread = threading.Thread(target=self._follow, name="endings", daemon=True)
         self._thread.start()
 
@@ -50,12 +52,6 @@ class Endings:
                 return False
             time.sleep(0.002)
         return True
-
-    def _end(self, partition: int) -> str:
-        items = self._log.held("journal", partition)[0]
-        if not items:
-            return "0-0"
-        return str(self._log._ask("XREVRANGE", stream("journal", partition), "+", "-", "COUNT", 1)[0][0].decode())  # noqa: SLF001 - nobody else needs the last id of a journal
 
     def _follow(self) -> None:
         while not self._stop.is_set():

@@ -14,6 +14,7 @@ from benchmarks.follower import Endings
 SETTLE_SECONDS = 5
 """At the same rate, not counted."""
 END_SECONDS = 10.0
+REST_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Latency:
     longest_ms: float
     cpu_percent: float
     """Of one core, all processes."""
+    rest_cpu_percent: float
+    """The same with nothing to do."""
     steal_percent: float
     idle_percent: float
 
@@ -53,6 +56,10 @@ def measure(bench: Bench) -> Latency:
                 spent = processes.usage(engine.pids()).since(before)
                 endings.wait(runs, END_SECONDS)
             took = sorted(1000 * (endings.at[key] - at) for key, at in sent.items() if key in endings.at)
+        with bench.phase(f"rest of {REST_SECONDS} s"):
+            before = processes.usage(engine.pids())
+            time.sleep(REST_SECONDS)
+            rest = processes.usage(engine.pids()).since(before)
         engine.stop()
     hundredths = statistics.quantiles(took, n=100, method="inclusive")
     return Latency(
@@ -65,6 +72,7 @@ def measure(bench: Bench) -> Latency:
         hundredths[98],
         took[-1],
         spent.total / 10 / options.latency_seconds,
+        rest.total / 10 / REST_SECONDS,
         phase.steal_percent,
         phase.idle_percent,
     )

@@ -13,7 +13,7 @@ from msgspec import Raw
 from benchmarks.engine_process import EngineProcess
 from engine.core.entry import EventEntry, write_entry
 from engine.core.partition import partition_of
-from engine.log.protocol import order_of, place_of
+from engine.log.protocol import Topic, order_of, place_of
 from engine.log.redis_keys import stream
 from engine.log.redis_wire import Address, Reply, Wire, encode
 from engine.view.view import View
@@ -91,13 +91,8 @@ class Watch:
 
     def is_level(self) -> bool:
         """Whether every partition's journal has come to the end of its log."""
-        names = [stream(topic, partition) for topic in ("log", "journal") for partition in range(PARTITIONS)]
-        self._wire.send(b"".join(encode("XINFO", "STREAM", name) for name in names))
-        ends = [_end(self._wire.raw_reply()) for _ in names]
-        return all(
-            order_of(tail) <= order_of(place_of(end)[0])
-            for tail, end in zip(ends[:PARTITIONS], ends[PARTITIONS:], strict=True)
-        )
+        tails, journals = ends(self._wire, "log"), ends(self._wire, "journal")
+        return all(order_of(tail) <= order_of(place_of(end)[0]) for tail, end in zip(tails, journals, strict=True))
 
     def until(self, count: int, seconds: float) -> Done:
         """Wait until so many more runs have the status.
@@ -121,6 +116,12 @@ class Watch:
     def close(self) -> None:
         self._wire.close()
         self._view.close()
+
+
+def ends(wire: Wire, topic: Topic) -> list[str]:
+    """The last id ever given in each partition of a topic, trimmed or not."""
+    wire.send(b"".join(encode("XINFO", "STREAM", stream(topic, partition)) for partition in range(PARTITIONS)))
+    return [_end(wire.raw_reply()) for _ in range(PARTITIONS)]
 
 
 def _end(reply: Reply) -> str:

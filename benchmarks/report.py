@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench import Bench, machine
+from benchmarks.bench import DEFAULT_BACKEND, Bench, machine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from benchmarks.flood import Flood
     from benchmarks.latency import Latency
     from benchmarks.makespan import Makespan
@@ -46,7 +48,7 @@ class Report:
     @property
     def flood(self) -> Flood | None:
         """That of the engine's default backend on one TaskManager, else the first."""
-        usual = [each for each in self.floods if (each.backend, each.taskmanagers) == ("rocksdb", 1)]
+        usual = [each for each in self.floods if (each.backend, each.taskmanagers) == (DEFAULT_BACKEND, 1)]
         return next(iter(usual or self.floods), None)
 
     @property
@@ -122,6 +124,8 @@ class Report:
             rows.append((f"{name}: p50", f"{found.p50_ms:.1f} ms", *_most(found.p50_ms, P50_MS, "ms"), host))
             rest = f"{found.p99_ms:.1f} ms (p90 {found.p90_ms:.1f}, longest {found.longest_ms:.0f}, lost {found.lost})"
             rows.append((f"{name}: p99", rest, *_most(found.p99_ms, P99_MS, "ms"), ""))
+            cpu = f"{found.cpu_percent:.0f} % of a core; with nothing to do {found.rest_cpu_percent:.0f} %"
+            rows.append(("  CPU of all processes", cpu, "", "", ""))
         if span := self.makespan:
             host = _host(span.steal_percent, span.idle_percent)
             name = f"{span.runs:,} steps of one second at once, {span.backend}"
@@ -171,6 +175,10 @@ class Report:
         return [table]
 
 
+def _listed(names: Iterable[str]) -> str:
+    return "; ".join(names) or "nothing"
+
+
 def _plain(value: object) -> object:
     if isinstance(value, list):
         return [_plain(each) for each in value]
@@ -195,8 +203,9 @@ def _host(steal: float, idle: float | None = None) -> str:
 
 def _words(bench: Bench) -> str:
     found = machine(bench.folder)
+    warm = dict.fromkeys(phase.name for phase in bench.phases if phase.name.startswith("warm-up"))
     return (
         f"{found['cpu']}, {found['cores']} cores, {found['memory_gb']} GB, {found['disk']}; "
-        "16 partitions, written through, view, archive and trimming on; "
-        f"before each measurement an uncounted warm-up of {bench.options.warm_up:,} runs"
+        "16 partitions, written through, view, archive and trimming on. "
+        f"Not counted: {_listed(warm)}"
     )
