@@ -154,6 +154,7 @@ def test_a_missing_model_ends_the_demo_in_words(
         raise ModelNotInstalledError
 
     monkeypatch.setattr(demo, "running_server", missing)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.delenv("LONGWATCH_MODEL", raising=False)
 
     assert main(["--data", str(tmp_path / "demo")]) == 1

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -170,6 +171,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when everything that is promised was kept."""
     options = arguments(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started here, as Ctrl-C does
     screen = Screen(quiet=options.json)
     try:
         with empty_folder(options.data), model_url(options.data / "logs" / "model.log", screen) as url:
