@@ -132,7 +132,12 @@ class EngineProcess:
         began = time.monotonic()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(STOP_SECONDS)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise EngineEnded(
+                    f"the engine did not stop within {STOP_SECONDS:.0f} s; see {self.data}/logs"
+                ) from None
         self._forget()
         return time.monotonic() - began
 

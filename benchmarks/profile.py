@@ -48,7 +48,8 @@ def measure(bench: Bench, kind: str, console: Console) -> dict[str, object]:
     sections = _sections(folder, runs + bench.options.warm_up)
     if sections:
         console.print(_section_table(sections))
-    for file in folder.glob("*.pstats"):
+    for file in sorted(folder.glob("*.pstats")):
+        console.print(f"Under cProfile: {file.stem}")
         console.print(_calls(file), markup=False, highlight=False)
     if kind == "calls":
         console.print("The pure fold, without Flink and log:")
@@ -92,5 +93,5 @@ def _section_table(sections: dict[str, tuple[float, float]]) -> Table:
 
 def _calls(file: Path) -> str:
     text = io.StringIO()
-    pstats.Stats(str(file), stream=text).sort_stats("tottime").print_stats(LINES)
+    pstats.Stats(str(file), stream=text).strip_dirs().sort_stats("tottime").print_stats(LINES)
     return text.getvalue()

@@ -66,7 +66,7 @@ def profile(runs: int, file: Path | None = None, lines: int = 40) -> str:
     if file is not None:
         found.dump_stats(file)
     text = io.StringIO()
-    pstats.Stats(found, stream=text).sort_stats("tottime").print_stats(lines)
+    pstats.Stats(found, stream=text).strip_dirs().sort_stats("tottime").print_stats(lines)
     return text.getvalue()
 
 
