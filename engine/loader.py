@@ -69,7 +69,9 @@ def import_application(app: str, folder: Path) -> Application:
     value: object = import_module(module, folder)
     for part in (name or "app").split("."):
         if not hasattr(value, part):
-            raise AppError(f"application {app}: {module} has no name {part!r}; give it as MODULE:NAME")
+            known = [name for name, item in vars(value).items() if isinstance(item, Application)]
+            there = f"it has {', '.join(f'{module}:{name}' for name in known)}" if known else "it has no application"
+            raise AppError(f"application {app}: {module} has no name {part!r}; {there}")
         value = getattr(value, part)
     if not isinstance(value, Application):
         raise AppError(f"application {app} is a {type(value).__name__}; it must be an engine.Application")

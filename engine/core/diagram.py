@@ -18,7 +18,9 @@ START = ""
 """The place of a run that has not begun."""
 
 _WIDEST = 120
-_NARROWEST = 40
+_NARROWEST = 48
+_ROOM = 24
+"""Where less is left beside an arrow, what it leads to stands below it."""
 _SIGNS = {"here": "◉ ", "been": "● ", "": ""}
 
 Place = Literal["here", "been", ""]
@@ -104,12 +106,12 @@ def terminal(workflow: Workflow[Any], *, width: int = 100, marks: Marks = UNMARK
     drawn = graph(workflow)
     width = max(_NARROWEST, min(width, _WIDEST))
     lines = [f"{drawn.name} (version {drawn.version})"]
-    first_end = next((node.name for node in drawn.nodes if node.final), "")
+    ends = [node for node in drawn.nodes if node.final and not node.stays]
     for arrow in drawn.leaving(START):
         lines += ["", *_entry(arrow, width, marks)]
     for node in drawn.nodes:
-        drawing = [_end(node, width, marks)] if node.final else _box(node, workflow, width, marks)
-        lines += drawing if node.final and node.name != first_end else ["", *drawing]
+        lines += [] if node in ends else ["", *_box(node, workflow, width, marks)]
+    lines += ["", *(_end(node, width, marks) for node in ends)] if ends else []
     if marks.here:
         lines += ["", "◉ the run is here   ● it has been here   ━▶ it went this way"]
     return "\n".join(lines)
@@ -155,8 +157,8 @@ def _entry(arrow: Arrow, width: int, marks: Marks) -> list[str]:
 
 
 def _box(node: Node, workflow: Workflow[Any], width: int, marks: Marks) -> list[str]:
-    groups = f" (in {', '.join(reversed(node.groups))})" if node.groups else ""
-    head = f"┌ {_SIGNS[marks.place(node.name)]}{node.name}{groups} "
+    tags = [*(["final"] if node.final else []), *(f"in {group}" for group in reversed(node.groups))]
+    head = f"┌ {_SIGNS[marks.place(node.name)]}{node.name}{' (' + ', '.join(tags) + ')' if tags else ''} "
     inside = [f"│ {line}" for line in textwrap.wrap(node.words, width - 2)]
     rows = [(row.trigger, row.targets) for row in workflow.rows(node.name)]
     space = max((len(trigger) for trigger, _ in rows), default=0)
@@ -176,5 +178,8 @@ def _wrap(head: str, text: str, width: int) -> list[str]:
     """`head` and `text`, with the later lines under the text's beginning."""
     first = "│" if head.startswith("│") else " "
     later = first + " " * (len(head) - 1)
-    lines = textwrap.wrap(text, max(16, width - len(head)), break_long_words=False) or [""]
+    if width - len(head) < _ROOM:
+        later = first + "     "
+        return [head.rstrip(), *(later + line for line in textwrap.wrap(text, width - len(later)))]
+    lines = textwrap.wrap(text, width - len(head), break_long_words=False) or [""]
     return [head + lines[0], *(later + line for line in lines[1:])]

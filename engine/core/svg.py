@@ -7,7 +7,7 @@ made, (2) a state's layer is its longest way from the start, (3) an arrow over s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
@@ -22,6 +22,12 @@ _LETTER = 7.2
 _GAP = 36
 _WAYPOINT = 24
 _SWEEPS = 8
+_SPREAD = 0.8
+"""Part of a box's width where lines begin and end."""
+_SHARES = (0.5, 0.4, 0.6, 0.3, 0.7, 0.22, 0.78)
+"""Where on its line a label may stand, the best place first."""
+_PASSING = "."
+"""Name of a waypoint, which no class can have."""
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #1f2937; text-anchor: middle; }
   .name { font-weight: 600; font-size: 13px; }
@@ -40,8 +46,14 @@ _HEAD = (
     'markerUnits="userSpaceOnUse" orient="auto"><path d="M0 0L8 4L0 8z" fill="#64748b"/></marker>'
 )
 
+_Ends = tuple[str, str]
+"""An arrow's source and target."""
+_Point = tuple[float, float]
+_Rect = tuple[float, float, float, float]
+"""Left, top, width, height."""
 
-@dataclass
+
+@dataclass(eq=False)
 class _Cell:
     """A state, the start, or a waypoint of an arrow, with its place in the picture."""
 
@@ -65,9 +77,10 @@ def svg(workflow: Workflow[Any], *, marks: Marks = UNMARKED) -> str:
     ways = {(a.source, a.target): _way(a, cells, (a.source, a.target) in back) for a in drawn.arrows}
     layers = _sorted_layers(cells, ways.values())
     width, height = _place(layers, drawn)
-    body = [_arrow(a, ways[a.source, a.target], marks) for a in drawn.arrows]
+    routes = _routes(ways)
+    body = [_arrow(a, routes[a.source, a.target], marks) for a in drawn.arrows]
     body += [_box(cell, marks) for cell in cells.values()]
-    body += [_label(a, ways[a.source, a.target]) for a in drawn.arrows]
+    body += _labels(drawn, routes)
     size = f'width="{width:.0f}" height="{height:.0f}"'
     return "\n".join(
         [
@@ -148,7 +161,7 @@ def _way(arrow: Arrow, cells: dict[str, _Cell], turned: bool) -> list[_Cell]:  #
     upper, lower = cells[arrow.source], cells[arrow.target]
     if turned:
         upper, lower = lower, upper
-    way = [upper, *(_Cell(".", layer=layer) for layer in range(upper.layer + 1, lower.layer)), lower]
+    way = [upper, *(_Cell(_PASSING, layer=layer) for layer in range(upper.layer + 1, lower.layer)), lower]
     for one, other in pairwise(way):
         one.below.append(other)
         other.above.append(one)
@@ -174,12 +187,8 @@ def _mean(neighbours: Sequence[_Cell], layers: Sequence[Sequence[_Cell]], now: i
     """Mean place of the neighbours in their layer, in parts of that layer; without any, the place stays."""
     if not neighbours:
         return float(now)
-    places = [_index(layers[cell.layer], cell) for cell in neighbours]
+    places = [layers[cell.layer].index(cell) for cell in neighbours]
     return sum(places) / len(places)
-
-
-def _index(layer: Sequence[_Cell], cell: _Cell) -> int:
-    return next(number for number, other in enumerate(layer) if other is cell)
 
 
 def _place(layers: Sequence[Sequence[_Cell]], drawn: Graph) -> tuple[float, float]:
@@ -196,27 +205,36 @@ def _place(layers: Sequence[Sequence[_Cell]], drawn: Graph) -> tuple[float, floa
         tallest = max(cell.height for cell in layer)
         for cell in layer:
             cell.x, cell.y = x + spare + cell.width / 2, y + tallest / 2
+            cell.height = tallest if cell.name == _PASSING else cell.height
             x += spare + cell.width + _GAP
         y += tallest + room
     return width, y - room + _GAP / 2
 
 
-def _points(way: Sequence[_Cell]) -> list[tuple[float, float]]:
-    """Where a line leaves, passes and arrives."""
-    down = way[0].y <= way[-1].y
-    sign = 1 if down else -1
-    first, last = way[0], way[-1]
-    # Back and forth between two states: the way up runs beside the way down.
-    aside = 0.0 if down else min(first.width, last.width) / 4
-    return [
-        (first.x + aside, first.y + sign * first.height / 2),
-        *((cell.x + aside / 2, cell.y) for cell in way[1:-1]),
-        (last.x + aside, last.y - sign * last.height / 2),
-    ]
+def _routes(ways: Mapping[_Ends, Sequence[_Cell]]) -> dict[_Ends, list[_Point]]:
+    """Where each line leaves, passes and arrives; the lines at one side of a box are spread over it, in order."""
+    sides: dict[tuple[_Cell, bool], list[tuple[float, _Ends]]] = {}
+    for ends, way in ways.items():
+        down = way[0].y <= way[-1].y
+        sides.setdefault((way[0], down), []).append((way[1].x, ends))
+        sides.setdefault((way[-1], not down), []).append((way[-2].x, ends))
+    ports: dict[tuple[_Cell, _Ends], _Point] = {}
+    for (cell, bottom), found in sides.items():
+        for number, (_, ends) in enumerate(sorted(found), 1):
+            x = cell.x + cell.width * _SPREAD * (number / (len(found) + 1) - 0.5)
+            ports[cell, ends] = (x, cell.y + cell.height / 2 * (1 if bottom else -1))
+    return {ends: [ports[way[0], ends], *_passing(way), ports[way[-1], ends]] for ends, way in ways.items()}
 
 
-def _arrow(arrow: Arrow, way: Sequence[_Cell], marks: Marks) -> str:
-    points = _points(way)
+def _passing(way: Sequence[_Cell]) -> Iterator[_Point]:
+    """Straight through each layer between, so that no box beside is touched."""
+    half = 0.5 if way[0].y <= way[-1].y else -0.5
+    for cell in way[1:-1]:
+        yield cell.x, cell.y - half * cell.height
+        yield cell.x, cell.y + half * cell.height
+
+
+def _arrow(arrow: Arrow, points: Sequence[_Point], marks: Marks) -> str:
     path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for (x, y), (u, v) in pairwise(points):
         middle = (y + v) / 2
@@ -225,17 +243,44 @@ def _arrow(arrow: Arrow, way: Sequence[_Cell], marks: Marks) -> str:
     return f'<path class="arrow{took}" d="{path}" marker-end="url(#head)"/>'
 
 
-def _label(arrow: Arrow, way: Sequence[_Cell]) -> str:
-    """The triggers, in the middle of the first piece: near the source, where the ways part."""
-    points = _points(way)
-    (x, y), (u, v) = points[0], points[1]
-    at, top = (x + u) / 2, (y + v) / 2 - (len(arrow.triggers) - 1) * _LINE / 2 + 4
+def _labels(drawn: Graph, routes: Mapping[_Ends, Sequence[_Point]]) -> Iterator[str]:
+    """The triggers on the first piece of each line, near the source, moved along it where another label stands."""
+    taken: list[_Rect] = []
+    for arrow in drawn.arrows:
+        start, end = routes[arrow.source, arrow.target][:2]
+        places = [_rect(arrow, _on_curve(start, end, share)) for share in _SHARES]
+        rect = min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+        taken.append(rect)
+        yield _label(arrow, rect)
+
+
+def _on_curve(start: _Point, end: _Point, share: float) -> _Point:
+    """A point of the line that `_arrow` draws between two of its points."""
+    (x, y), (u, v) = start, end
+    rest = 1 - share
+    bend = share * share * (3 - 2 * share)
+    level = rest**3 * y + 3 * rest * share * (y + v) / 2 + share**3 * v
+    return x + (u - x) * bend, level
+
+
+def _rect(arrow: Arrow, middle: _Point) -> _Rect:
+    width, height = max(map(len, arrow.triggers)) * 6.2 + 4, len(arrow.triggers) * _LINE
+    return middle[0] - width / 2, middle[1] - height / 2, width, height
+
+
+def _overlap(one: _Rect, other: _Rect) -> float:
+    wide = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    high = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
+def _label(arrow: Arrow, rect: _Rect) -> str:
+    left, top, width, height = rect
     rows = (
-        f'<tspan x="{at:.1f}" y="{top + number * _LINE:.1f}">{escape(trigger)}</tspan>'
+        f'<tspan x="{left + width / 2:.1f}" y="{top + 11.5 + number * _LINE:.1f}">{escape(trigger)}</tspan>'
         for number, trigger in enumerate(arrow.triggers)
     )
-    width, height = max(map(len, arrow.triggers)) * 6.2, len(arrow.triggers) * _LINE
-    paper = f'x="{at - width / 2:.1f}" y="{top - 12:.1f}" width="{width:.1f}" height="{height:.1f}" rx="3"'
+    paper = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="3"'
     return f'<rect class="paper" {paper}/><text class="label">{"".join(rows)}</text>'
 
 
