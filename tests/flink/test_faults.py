@@ -86,6 +86,7 @@ def test_redis_killed_full_read_only_slow_and_at_last_empty(tmp_path: Path) -> N
         failed = engine.wait_for("failed")
         assert "LogLost" in failed["error"]
         assert "it is empty" in failed["error"]
+        stage.log.close()
         with pytest.raises(LogLost):
             stage.log.take_lease()
 
