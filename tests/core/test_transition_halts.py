@@ -350,6 +350,7 @@ def test_a_kept_event_that_halts_does_not_take_the_entry_before_it_along() -> No
     assert run.snapshot.state == "Packing"
     assert run.snapshot.halted is not None
     assert run.held == []
+    assert run.snapshot.held == 0
 
     run.order("resume")
     assert run.snapshot.halted is not None
