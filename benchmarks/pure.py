@@ -11,6 +11,7 @@ import io
 import pstats
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,15 +43,15 @@ class Fold:
     """Of all runs."""
 
 
-def fold(runs: int) -> Fold:
-    """Fold so many three-step runs, those that began first being finished first, as a flood is."""
-    _fold(load.filed(number, "warm") for number in range(WARM_UP))
-    entries = [load.filed(number, "pure") for number in range(runs)]
+def fold(runs: int, event: Callable[[int, str], load.Appended] = load.filed, records_of_a_run: int = RECORDS) -> Fold:
+    """Fold so many runs, by default of three steps; those that began first are finished first, as in a flood."""
+    _fold(event(number, "warm") for number in range(WARM_UP))
+    entries = [event(number, "pure") for number in range(runs)]
     began, cpu = time.perf_counter(), time.process_time()
     stored, record_bytes, records = _fold(iter(entries))
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    if records != RECORDS * runs:
-        message = f"{runs} runs made {records} records, and should have made {RECORDS * runs}"
+    if records != records_of_a_run * runs:
+        message = f"{runs} runs made {records} records, and should have made {records_of_a_run * runs}"
         raise RuntimeError(message)
     return Fold(runs, seconds, cpu_seconds, stored, record_bytes)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.bench import DEFAULT_BACKEND, Bench, machine
@@ -42,6 +43,8 @@ class Report:
         self.restarts: list[Restart] = []
         self.answers: Answers | None = None
         self.profile: dict[str, object] | None = None
+        self.failures: dict[str, str] = {}
+        """Of measurements that could not be made, by name: why."""
 
     # -- figures
 
@@ -70,6 +73,7 @@ class Report:
             "growth_bytes_per_sleeper": whole and whole.growth_per_sleeper,
             "restart_s": max((each.seconds for each in self.restarts), default=None),
             "pure_fold_per_s": self.fold_per_s,
+            "flood_of_pure": flood and self.fold_per_s and flood.runs_per_s / self.fold_per_s,
             "steal_percent": self._bench.steal_percent,
             "machine": machine(self._bench.folder),
             "settings": dict(self._bench.options.settings),
@@ -81,9 +85,10 @@ class Report:
             "restarts": self.restarts,
             "answers": self.answers,
             "profile": self.profile,
+            "failures": self.failures,
             "phases": self._bench.phases,
         }
-        return {name: _plain(value) for name, value in found.items() if value is not None}
+        return {name: _plain(value) for name, value in found.items() if value is not None and value not in ([], {})}
 
     # -- tables
 
@@ -95,6 +100,8 @@ class Report:
         if table.row_count:
             table.caption = _words(self._bench)
             console.print(table)
+        for name, why in self.failures.items():
+            console.print(f"[red]{name} could not be measured:[/] {escape(why)}")
         for extra in self._weight_tables():
             console.print(extra)
 
@@ -138,7 +145,8 @@ class Report:
             host = _host(found.steal_percent, found.idle_percent)
             count = found.weights[-1].sleepers
             cpu = f"{found.cpu_ms_per_sleeper:.3f} ms CPU each"
-            speed = f"{found.per_s:,.0f} a second, {cpu} (view {found.view_behind_s:.1f} s behind)"
+            beside = f"{found.per_s / found.pure_per_s:.0%} of pure"
+            speed = f"{found.per_s:,.0f} a second ({beside}), {cpu} (view {found.view_behind_s:.1f} s behind)"
             rows.append((f"{count:,} sleepers, {found.backend}", speed, *_least(found.per_s, SLEEPERS_PER_S), host))
             growth = found.growth_per_sleeper
             memory = f"{growth:,.0f} bytes more a run; {found.bytes_per_sleeper:,.0f} in all"

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from benchmarks import load, processes
+from benchmarks import load, processes, pure
 from benchmarks.bench import Bench, say
 from benchmarks.engine_process import APPLICATION, ROOT, EngineProcess
 from benchmarks.follower import Endings
@@ -54,6 +54,8 @@ class Sleepers:
     backend: str
     per_s: float = 0.0
     """From the first append to the last record in the journal, the second filling (nine tenths of all)."""
+    pure_per_s: float = 0.0
+    """The same by the pure fold, in memory."""
     view_behind_s: float = 0.0
     cpu_ms_per_sleeper: float = 0.0
     steal_percent: float = 0.0
@@ -108,6 +110,9 @@ def measure(bench: Bench, report: Report, *, restart: bool, view: bool) -> None:
         engine.start()
         bench.warm_up(engine, WARM_UP)
         found = report.sleepers = Sleepers(bench.options.one_backend)
+        with bench.phase("pure fold of sleepers"):
+            fold = pure.fold(max(1, total // 20), load.slept, 1)
+            found.pure_per_s = fold.runs / fold.seconds
         _fill(bench, engine, found, 0, total // 10)
         found.weights.append(_weigh(bench, engine, total // 10))
         _fill(bench, engine, found, total // 10, total)
