@@ -120,6 +120,13 @@ class StateSpec:
     def works_by_name(self) -> Mapping[str, WorkSpec]:
         return {w.name: w for w in self.works}
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether entering it does no more than start one step, or nothing at all (see `engine.core.quick`)."""
+        if self.groups or self.timers or self.moments or self.enters or len(self.works) > 1:
+            return False
+        return all(len(w.steps) == 1 and not w.each and not w.inputs_take_context for w in self.works)
+
     def handlers(self) -> Iterator[Handler]:
         """Every handler, in the table's order: work, entry, events, timers."""
         for work in self.works:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 from engine.core.errors import HandlerFailed, HandlerTimeout
-from engine.core.transition import _Fold
+from engine.core.fold import Fold
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ LOOKS = 8
 """How often within the bound the watcher looks."""
 THROWS = 2
 """How often it throws, a bound apart, before it gives up."""
-_APPLICATION = _Fold._apply.__code__  # noqa: SLF001 - the frame whose locals say which application hangs
+_APPLICATION = Fold._apply.__code__  # noqa: SLF001 - the frame whose locals say which application hangs
 
 
 class Guard:

@@ -28,7 +28,7 @@ from engine.core.entry import (
 from engine.core.errors import HandlerFailed
 from engine.core.ids import Position
 from engine.core.model import Event
-from engine.core.record import write_record
+from engine.core.record import DeadLetter, write_record
 from engine.core.snapshot import read_stored, write_stored
 from engine.core.transition import (
     Held,
@@ -116,7 +116,7 @@ def outputs_of(position: Position, reaction: Reaction) -> Outputs:
     for command in reaction.commands:
         if isinstance(command, PublishEvent):
             raws.append(write_record(command.envelope))
-        elif not isinstance(command, tuple):
+        elif isinstance(command, DeadLetter):
             raws.append(write_record(command))
     return {(position, index): raw for index, raw in enumerate(raws)}
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec import Raw
 
 from engine.core.entry import EventEntry, OrderEntry, ResultEntry
+from engine.core.fold import MAX_SEEN
 from engine.core.ids import CallId, Position, RunId
 from engine.core.record import CloudEvent, write_record
 from engine.core.snapshot import read_stored, write_stored
-from engine.core.transition import MAX_SEEN, Place, Rules, StartCall, running_calls, transition
+from engine.core.transition import Place, Rules, StartCall, running_calls, transition
 from tests.core import zoo
 from tests.core.folding import DAY, HOUR, MINUTE, Run
 from tests.core.zoo import Noise, Paid, Placed, Poked, Shipped, Withdrawn

@@ -12,19 +12,12 @@ from msgspec import Raw
 from engine.core.definition import Workflow, state_spec
 from engine.core.entry import EventEntry, OrderEntry, ResultEntry
 from engine.core.errors import HandlerFailed
+from engine.core.fold import MAX_AT_ONCE, MAX_ERROR
 from engine.core.ids import Position
 from engine.core.model import State
+from engine.core.reaction import MAX_SNAPSHOT
 from engine.core.snapshot import FORMAT, write_stored
-from engine.core.transition import (
-    MAX_AT_ONCE,
-    MAX_ERROR,
-    MAX_SNAPSHOT,
-    Place,
-    StartCall,
-    Verdict,
-    running_calls,
-    transition,
-)
+from engine.core.transition import Place, StartCall, Verdict, running_calls, transition
 from tests.core import upgraded, zoo
 from tests.core.folding import DAY, HOUR, Run, event_entry
 from tests.core.zoo import Began, Do, Gift, Paid, Placed, Poked, Shipped

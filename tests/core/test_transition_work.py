@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from msgspec import structs
+
 from engine import Retry
+from engine.core.fold import MAX_FAILED
 from engine.core.ids import RunId
 from engine.core.record import PendingCall
-from engine.core.transition import MAX_FAILED, StartCall
+from engine.core.transition import StartCall
 from tests.core import zoo
 from tests.core.folding import MINUTE, SECOND, Run
 from tests.core.zoo import Asked, Paid, Placed, Poked, Shipped, Withdrawn
@@ -66,7 +69,7 @@ def test_a_result_that_comes_twice_is_late() -> None:
 
 def test_a_result_for_another_run_of_the_key_is_late() -> None:
     run, first, _ = asked()
-    run.result(first._replace(run=zoo_run()), 2)
+    run.result(structs.replace(first, run=zoo_run()), 2)
 
     assert run.record.ignored.startswith("late")
 
