@@ -222,6 +222,12 @@ class Stage:
         assert line["savepoint"], line
         return str(line["savepoint"])
 
+    @property
+    def jvm(self) -> int:
+        """The process of the engine that was started last."""
+        assert self.engine is not None
+        return int(next(line["jvm_pid"] for line in self.engine.lines if line["driver"] == "running"))
+
     def engine_log(self) -> str:
         path = self.data / "logs" / "engine.log"
         return path.read_text(errors="replace") if path.exists() else ""

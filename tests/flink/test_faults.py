@@ -15,17 +15,13 @@ from msgspec import Raw
 from engine.log.errors import LogLost, LogUnavailable
 from engine.log.redis_log import RedisLog
 from tests.flink import world
-from tests.flink.harness import Speaking, Stage, is_alive
+from tests.flink.harness import Stage, is_alive
 from tests.flink.test_engine import LAPSE, orders
 from tests.flink.world import Filled, How, Poked, Signed, Slept, TrialBegun, TroubleBegun, TroubleEnded
 
 pytestmark = [pytest.mark.flink, pytest.mark.redis]
 
 SLEEPERS = int(os.environ.get("LONGWATCH_SLEEPERS", "20000"))
-
-
-def jvm_of(engine: Speaking) -> int:
-    return int(next(line["jvm_pid"] for line in engine.lines if line["driver"] == "running"))
 
 
 HALTING: tuple[How, ...] = ("raise", "loop", "stubborn")
@@ -111,7 +107,7 @@ def test_a_second_engine_is_refused_and_one_that_slept_through_its_replacement_i
 
         stage.send(*orders(60), *(TrialBegun(id=f"t{i}", how="brief") for i in range(60)))
         stage.until_status("order", "waiting", 10)
-        asleep = (first.process.pid, jvm_of(first))
+        asleep = (first.process.pid, stage.jvm)
         for pid in asleep:
             os.kill(pid, signal.SIGSTOP)
         third = stage.start()
@@ -135,7 +131,7 @@ def test_a_second_engine_is_refused_and_one_that_slept_through_its_replacement_i
 
 def test_verdicts_outlive_crash_and_fix_and_a_snapshot_that_cannot_be_read_halts_its_run_alone(tmp_path: Path) -> None:
     with Stage(tmp_path) as stage:
-        first = stage.start(checkpoint_interval_ms=600_000, handler_timeout_ms=300)
+        first = stage.start(checkpoint_interval_ms=600_000, handler_timeout_ms=1000)
         stage.send(*(Filled(id=f"f{i}") for i in range(5)))
         for how in HALTING:
             stage.send(TroubleBegun(id=how), Poked(id=how, how=how), Poked(id=how))
@@ -204,11 +200,11 @@ def test_timers_overdue_after_downtime_fire_once_at_their_due_time_in_bounded_me
         while stage.log.header.log_time(int(time.time() * 1000)) <= last:
             stage.journal.read(1000)  # nothing comes: it waits on the log
 
-        engine = stage.start()
+        stage.start()
         awake = time.monotonic()
         stage.until_status("sleeper", "finished", SLEEPERS, 600)
         took = time.monotonic() - awake
-        peak = peak_memory(jvm_of(engine))
+        peak = peak_memory(stage.jvm)
         stage.proven()
 
         fired = [r for r in stage.journal.records if r.cause == "timer"]

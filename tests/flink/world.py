@@ -326,7 +326,7 @@ class _Locked:
 
 @step(
     retry=Retry(attempts=2, first_wait=timedelta(milliseconds=10), never=(Shown,)),
-    timeout=timedelta(milliseconds=400),
+    timeout=timedelta(seconds=1),
 )
 async def attempt(how: str, context: StepContext) -> str:
     effect(context, how)
