@@ -73,7 +73,8 @@ def send(
             emit(run_facts(run))
         else:
             since = f" since {time(run.since)}" if run.since else ""
-            console().print(f"{cell(run.address)} is in [bold]{cell(run.state)}[/bold] ({run.status}){since}")
+            why = f": {cell(run.error)}" if run.error else ""
+            console().print(f"{cell(run.address)} is in [bold]{cell(run.state)}[/bold] ({run.status}){since}{why}")
     if post.refused:
         raise typer.Exit(exits.REFUSED)
 
@@ -183,6 +184,7 @@ def _check_files(files: list[str]) -> None:
     """All files are there before the first event is sent."""
     from pathlib import Path
 
-    missing = [name for name in files if name != "-" and not Path(name).is_file()]
+    # A pipe is as good as a file: `send <(make-events)`.
+    missing = [name for name in files if name != "-" and (not Path(name).exists() or Path(name).is_dir())]
     if missing:
         raise typer.BadParameter(f"there is no file {', '.join(missing)}", param_hint="EVENT.json")

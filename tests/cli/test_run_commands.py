@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,17 @@ def test_send_before_run_starts_the_server_and_ends_it(call: Call, tmp_path: Pat
     listed = call("list")
     assert (listed.code, listed.out) == (0, "0 runs\n")
     assert call("replay").out.splitlines()[0].startswith("identical: 1 entries of 1 runs, 0 records")
+
+
+def test_what_a_shell_gives_as_a_pipe_is_sent(call: Call) -> None:
+    end, begin = os.pipe()
+    with os.fdopen(begin, "w") as file:
+        file.write(event())
+    sent = call("send", f"/dev/fd/{end}", "--json")
+    os.close(end)
+
+    assert sent.lines[0]["key"] == "4711"
+    assert call("send", ".").code == 2
 
 
 def test_asking_in_an_empty_folder_makes_nothing(call: Call, tmp_path: Path) -> None:
@@ -253,6 +265,7 @@ def test_dead_letters_are_shown_resent_and_dropped(call: Call, engine: PlainEngi
     assert call("dead-letters", "drop", first).code == 0
     assert call("dead-letters", "list").out == "no dead letters\n"
     assert len(call("dead-letters", "list", "--done", "--json").lines) == 2
+    assert "resent" in call("dead-letters", "list", "--done").out
     assert call("dead-letters", "drop", "0/1-0/0").code == 4
     assert call("dead-letters", "drop").code == 2
 
