@@ -52,7 +52,8 @@ def check(
         names = list(loaded.workflows) if loaded else []
         emit({"ok": not problems, "problems": len(problems), "workflows": names})
     elif not problems and loaded:
-        counts = f"{len(loaded.workflows)} workflow(s), {len(loaded.events)} event(s), {len(loaded.steps)} step(s)"
+        found = {"workflow": len(loaded.workflows), "event": len(loaded.events), "step": len(loaded.steps)}
+        counts = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in found.items())
         console().print(f"[green]✓[/green] no problems: {counts}")
     if problems:
         raise typer.Exit(exits.DIFFERS)

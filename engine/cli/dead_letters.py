@@ -55,8 +55,9 @@ def list_letters(
         for letter in found:
             emit(letter_facts(letter))
     elif found:
-        rows = [(each.id, time_of(each), _address(each), each.letter.type, each.letter.reason) for each in found]
-        table(["id", "at", "run", "type", "reason"], rows)
+        columns = ["id", "at", "run", "type", "reason", *(["fate"] if done else [])]
+        rows = [(e.id, time_of(e), _address(e), e.letter.type, e.letter.reason, e.fate) for e in found]
+        table(columns, (row[: len(columns)] for row in rows))
     else:
         console().print("no dead letters")
 

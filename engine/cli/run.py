@@ -174,7 +174,7 @@ def figures(progress: Progress) -> str:
     if found.halted:
         parts.append(f"{found.halted:,} HALTED")
     if found.dead_letters:
-        parts.append(f"{found.dead_letters:,} dead letters")
+        parts.append(f"{found.dead_letters:,} dead letter{'' if found.dead_letters == 1 else 's'}")
     return " · ".join(parts)
 
 
