@@ -21,7 +21,7 @@ from tests.flink.world import Filled, How, Poked, Signed, Slept, TrialBegun, Tro
 
 pytestmark = [pytest.mark.flink, pytest.mark.redis]
 
-SLEEPERS = int(os.environ.get("LONGWATCH_SLEEPERS", "20000"))
+SLEEPERS = int(os.environ.get("LONGWATCH_SLEEPERS", "10000"))
 
 
 HALTING: tuple[How, ...] = ("raise", "loop", "stubborn")
@@ -188,7 +188,7 @@ def test_from_one_subtask_to_two_and_back_nothing_is_lost(tmp_path: Path) -> Non
 
 
 def test_timers_overdue_after_downtime_fire_once_at_their_due_time_in_bounded_memory(tmp_path: Path) -> None:
-    lapse = 8000.0 * 20_000 / max(20_000, SLEEPERS)
+    lapse = 16_000.0 * 10_000 / max(10_000, SLEEPERS)
     with Stage(tmp_path, lapse=lapse) as stage:
         stage.start()
         began = time.monotonic()
