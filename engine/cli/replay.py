@@ -124,6 +124,8 @@ def _print(result: Replay) -> None:
     for difference in result.differences:
         _print_difference(difference)
     verdict = "[green]identical[/green]" if result.identical else "[red]different[/red]"
+    if result.identical and result.on_trust and not result.records:
+        verdict = "[yellow]nothing to compare[/yellow]"
     out.print(
         f"{verdict}: {result.entries:,} entries of {result.runs:,} runs, {result.records:,} records compared "
         f"in {result.seconds:.1f} s"
