@@ -73,6 +73,7 @@ MAX_ERROR = 2_000
 SHOWN_CALLS = 20
 
 
+HELD = "held: the run is halted"
 _ATTEMPTS = (ResultEntry, FailureEntry)
 
 
@@ -98,6 +99,7 @@ class Fold:
         "hold",
         "place",
         "published",
+        "reached",
         "records",
         "release",
         "rules",
@@ -128,6 +130,7 @@ class Fold:
         self.changed = False
         self.published: list[Published] = []
         self.wakes, self.running = 0, False
+        self.reached = False
 
     # -- what is stored is no run at rest ------------------------------------------------------------------------
 
@@ -254,6 +257,9 @@ class Fold:
         self.behind = 0 if isinstance(self.entry, TickEntry) else 1
         done = self._go(self.entry, self.place.position, self.place.at)
         self.hold = not done and self.behind == 1
+        if self.hold and not self.reached:  # a timer halted the run: the entry behind it is told of too
+            self.at = self.place.at
+            self._apply(self.place.position, *_naming(self.entry, self.snap), lambda: HELD, self.entry)
         return self._done()
 
     def _go(self, entry: Entry, position: Position, at: int) -> bool:
@@ -263,6 +269,7 @@ class Fold:
         self.at = at
         if isinstance(entry, TickEntry):
             return True
+        self.reached = True
         try:
             if not self._apply(position, *_naming(entry, self.snap), partial(self._entry, entry), entry):
                 return False
@@ -747,7 +754,7 @@ class Fold:
             return self._done()
         snap.held += 1
         self.hold = True
-        self._apply(self.place.position, *_naming(entry, snap), lambda: "held: the run is halted", entry)
+        self._apply(self.place.position, *_naming(entry, snap), lambda: HELD, entry)
         return self._done()
 
     def _leave_out(self, held: Sequence[Held], why: str) -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.core.entry import EventEntry, Order, ResultEntry, read_entry
@@ -72,6 +72,7 @@ def _act(engine: Engine, script: list[int], what: int, how: int, count: int) -> 
 
 @settings(max_examples=SCHEDULES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(scripts, actions, st.sampled_from([1.0, 1.0, 20_000.0]))
+@example([229, 0], [(0, 0), (0, 15), (4, 0), (20, 64), (0, 0)], 1.0)  # a timer halts the run before an entry
 def test_live_crashed_and_whole_folds_are_one(script: list[int], schedule: list[tuple[int, int]], lapse: float) -> None:
     engine = play(script, schedule, lapse)
     kept, outputs = batch(machine, engine.tape, lapse)
