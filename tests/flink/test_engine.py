@@ -302,7 +302,9 @@ def test_all_of_it_is_what_the_pure_fold_says_also_from_the_archive(stage: Stage
         pass
     tidying = Janitor(stage.log, stage.archive).tidy(line["oldest_trigger"], everything=True)
     stage.send(*orders(20, "late"))
-    stage.until_status("order", "finished", 220)
+    stage.until(
+        lambda: all(stage.journal.latest["order", f"late{i}"].status == "finished" for i in range(20)), "they close"
+    )
     again = stage.proven()
 
     assert sum(stage.log.held("log", p)[0] for p in tidying.trimmed) < again.entries - pure.entries + 16
