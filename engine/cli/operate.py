@@ -188,6 +188,6 @@ def _order(
         elif isinstance(chosen, str):
             console().print(f"{order}: {cell(each.workflow)}/{cell(each.key)}")
     if not as_json and not isinstance(chosen, str):
-        console().print(f"{order}: {len(sent):,} runs")
+        console().print(f"{order}: {len(sent):,} run{'' if len(sent) == 1 else 's'}")
     if not sent:
         raise typer.Exit(exits.DIFFERS)

@@ -204,7 +204,7 @@ def _when(ms: int) -> datetime | None:
 def _told(line: Line) -> str:
     by = f" by {line.who}" if line.who else ""
     why = f" ({line.why})" if line.why else ""
-    ignored = f", ignored: {line.ignored}" if line.ignored else ""
+    ignored = f", {_idle(line)}" if line.ignored else ""
     return f"{line.entry}{by}{why} at {time(line.at)}{ignored}"
 
 
@@ -221,7 +221,7 @@ def _arrow(line: Line) -> str:
 
 def _result(line: Line) -> str:
     parts = [
-        f"ignored: {line.ignored}" if line.ignored else "",
+        _idle(line),
         f"by {line.who}" if line.who else "",
         line.why,
         f"attempt {line.attempt}" if line.attempt > 1 else "",
@@ -230,6 +230,12 @@ def _result(line: Line) -> str:
         f"published {', '.join(line.published)}" if line.published else "",
     ]
     return _short("; ".join(part for part in parts if part))
+
+
+def _idle(line: Line) -> str:
+    """Why the entry moved nothing. What is only put off says so by itself, and is not called ignored."""
+    put_off = not line.ignored or line.ignored.startswith(("held: ", "kept for "))
+    return line.ignored if put_off else f"ignored: {line.ignored}"
 
 
 def _short(text: str) -> str:

@@ -226,6 +226,10 @@ def test_halted_runs_are_shown_and_go_on(call: Call, engine: PlainEngine) -> Non
     assert {row["key"] for row in call("halted", "--json").lines} == {"4711", "2"}
     assert "go on with: longwatch resume orders/4711" in call("show", "4711").out
 
+    call("send", "-", stdin=event("Decided", "2", approve=True, note="later"))
+    engine.work()
+    assert "  held: the run is halted" in call("history", "2").out
+
     assert call("resume", "4711", "--skip", "--why", "poison", "--who", "ann").code == 0
     engine.work()
 
