@@ -100,7 +100,7 @@ def longwatch(
 ) -> None:
     """Run processes that live for months: typed state machines in Python, run by Apache Flink.
 
-    Begin with `longwatch new my-shop`, or read `docs/first-workflow.md`.
+    Begin with `longwatch new my-shop`: the README.md in it goes on from there, and tells how to write your own workflow.
     """
 
 
