@@ -180,6 +180,15 @@ def test_a_start_that_fails_halts_a_run_that_an_order_can_leave_out(stage: Stage
     assert stage.letters()[stage.receipts[-2].position].reason == "the run that it waited for was left out by an order"
 
 
+def test_a_start_without_an_end_halts_its_run_too(stage: Stage) -> None:
+    stage.send(TroubleBegun(id="endless", how="loop"))
+    stage.until(lambda: stage.journal.latest["trouble", "endless"].status == "halted", "it is halted")
+
+    halted = stage.journal.latest["trouble", "endless"].halted
+    assert halted is not None
+    assert "HandlerTimeout: it did not end within 1 s" in halted.error
+
+
 def test_more_than_fits_is_held_in_a_file_and_still_in_order(stage: Stage) -> None:
     padding = "x" * 900_000
     stage.send(TroubleBegun(id="long"), Poked(id="long", how="raise"))
