@@ -100,7 +100,8 @@ def longwatch(
 ) -> None:
     """Run processes that live for months: typed state machines in Python, run by Apache Flink.
 
-    Begin with `longwatch new my-shop`: the README.md in it goes on from there, and tells how to write your own workflow.
+    Begin with `longwatch new my-shop`: the README.md in it goes on from there, and tells how to write your own
+    workflow.
     """
 
 
