@@ -54,7 +54,9 @@ def diagram(
     marks = UNMARKED
     if run is not None:
         found, marks = _marks(settings, loaded, run)
-        workflow = workflow or found
+        if workflow not in (None, found):
+            raise typer.BadParameter(f"{run} is a run of {found}, not of {workflow}", param_hint="--run")
+        workflow = found
     pictures = {each.name: _draw(each, form, marks) for each in _chosen(loaded, workflow)}
     if as_json:
         for name, picture in pictures.items():

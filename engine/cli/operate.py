@@ -120,6 +120,8 @@ def cancel(
 ) -> None:
     """End runs where they stand: timers and calls end with them, later events are ignored.
 
+    A cancelled run is listed as finished, in the state that it had; its history names the order.
+
     Exit code 1 if --all finds none, 3 if the run is finished.
 
     Example: `longwatch cancel insurance-claim/4711 --why "filed twice"`

@@ -305,3 +305,11 @@ def test_an_emptied_server_is_not_begun_anew_silently(call: Call, engine: PlainE
 
     assert refused.code == 7
     assert "it is empty" in refused.err
+
+
+def test_a_diagram_marks_runs_of_its_own_workflow_only(call: Call, engine: PlainEngine) -> None:
+    call("send", "-", stdin=event())
+    engine.work()
+
+    assert "◉" in call("diagram", "orders", "--run", "4711").out
+    assert call("diagram", "returns", "--run", "4711").code == 2
