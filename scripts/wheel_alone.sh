@@ -8,7 +8,7 @@ place=$(mktemp -d)
 engine=
 trap '[[ -n $engine ]] && kill -TERM "$engine" 2>/dev/null && wait "$engine"; rm -rf "$place"' EXIT
 
-.venv/bin/python -m hatchling -q build --target wheel --directory "$place/dist"
+.venv/bin/python -m hatchling build --target wheel --directory "$place/dist"
 cd "$place"
 "$root/.venv/bin/uv" venv --quiet --python "$root/.venv/bin/python" alone
 "$root/.venv/bin/uv" pip install --quiet --python alone/bin/python dist/longwatch-*.whl pytest
