@@ -41,7 +41,7 @@ SEGMENT_BYTES = 64 << 20
 DAY_MS = 86_400_000
 SETTLED_NS = 1_000_000_000
 LEVEL = 3
-"""Of compression: on entries of this kind as fast as level 1 and smaller; level 6 takes 1.4 times the time."""
+"""On entries and records of a flood as fast as level 1, a tenth smaller; level 6 takes 2.5 times the time."""
 
 _HEAD = struct.Struct("<4sIBBH")
 """Of a member: magic, time, flags of the packer, system, length of the extra field."""
