@@ -42,7 +42,11 @@ class NotRepeatable(LongwatchError):
 
 
 class Simulation(Generic[E]):
-    """One run of `workflow`. Steps answer as they were told with `fake`, at once; failures follow their retries."""
+    """One run of `workflow`. Steps answer as they were told with `fake`, at once; failures follow their retries.
+
+    `records` tells what every entry did, `published` holds the events that the run published, `dead` the letters that
+    nobody could take, `now` the day on its calendar.
+    """
 
     def __init__(self, workflow: Workflow[E], now: datetime = START) -> None:
         self.workflow, self.now = workflow, now

@@ -842,7 +842,10 @@ class Fold:
         try:
             return self.workflow.specs[self.snap.state]
         except KeyError:
-            message = f"workflow {self.workflow.name!r} version {self.workflow.version} has no state {self.snap.state}"
+            message = (
+                f"workflow {self.workflow.name!r} version {self.workflow.version} has no state {self.snap.state}; bring "
+                f"it back, or raise version= and say in migrate={{{self.snap.state!r}: ...}} what becomes of it"
+            )
             raise UnreadableSnapshot(message) from None
 
     def state(self) -> State:

@@ -231,7 +231,10 @@ def at(when: Callable[[S], datetime | None], /) -> Moment[S]: ...
 @overload
 def at(when: Callable[[S, Context], datetime | None], /) -> Moment[S]: ...
 def at(when: Callable[..., datetime | None], /) -> Moment[Any]:
-    """At the datetime (with a time zone) that the method returns; None: never. Asked again when the data change."""
+    """At the datetime (with a time zone) that the method returns; None: never. Asked again when the data change.
+
+    `@NAME.due` under it marks the method that says what happens then.
+    """
     return Moment(when)
 
 
