@@ -843,8 +843,8 @@ class Fold:
             return self.workflow.specs[self.snap.state]
         except KeyError:
             message = (
-                f"workflow {self.workflow.name!r} version {self.workflow.version} has no state {self.snap.state}; bring "
-                f"it back, or raise version= and say in migrate={{{self.snap.state!r}: ...}} what becomes of it"
+                f"workflow {self.workflow.name!r} version {self.workflow.version} has no state {self.snap.state}; "
+                f"bring it back, or raise version= and say in migrate={{{self.snap.state!r}: ...}} what becomes of it"
             )
             raise UnreadableSnapshot(message) from None
 
