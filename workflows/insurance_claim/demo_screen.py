@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -78,9 +79,18 @@ def lines(summary: Summary, data: Path) -> list[str]:
     ]
     if summary.dead_letters:
         rows.append(("dead letters", f"{summary.dead_letters}: `longwatch dead-letters list --data {data}`"))
+    longwatch = command()
     tries = (
-        f"longwatch list --data {data} --state Expired",
-        f"longwatch history c-0001 --data {data}",
-        f"longwatch diagram --app {APPLICATION} --data {data} --run c-0001",
+        f"{longwatch} list --data {data} --state Expired",
+        f"{longwatch} history c-0001 --data {data}",
+        f"{longwatch} diagram --app {APPLICATION} --data {data} --run c-0001",
     )
     return [*(f"{name:13}{words}" for name, words in rows), "", "try next:", *(f"  {each}" for each in tries)]
+
+
+def command() -> str:
+    """How `longwatch` is called from here: a clone's environment need not be activated."""
+    own = Path(sys.executable).with_name("longwatch")
+    if shutil.which("longwatch") or not own.exists():
+        return "longwatch"
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
