@@ -95,7 +95,7 @@ def test_the_summary_says_what_to_try_next() -> None:
     assert "2: 2 Approved" in text
     assert "the same bytes" in text
     assert "dead-letters list --data .longwatch/demo" in text
-    assert text.count("  longwatch ") == 3
+    assert all(f"longwatch {name} " in text for name in ("list", "history", "diagram"))
 
 
 def test_the_moving_line_counts_claims_where_they_are() -> None:
