@@ -1071,13 +1071,6 @@ class Fold:
         self.snap.works = (*self.snap.works, Progress(work.name, len(work.steps)))
 
 
-def _idle(works: Sequence[Progress]) -> Progress | None:
-    for work in works:
-        if work.size == 0:
-            return work
-    return None
-
-
 def _run_in(stored: bytes) -> RunId:
     """The run's id in bytes that cannot be read, so that it is found in a list; empty when it is not there."""
     found = re.search(rb'"run":"([0-9a-f]{16})"', stored)
