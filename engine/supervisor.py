@@ -49,6 +49,7 @@ from engine.view.projector import Projector
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
+    from pathlib import Path
     from types import FrameType
 
     from engine import Application
@@ -89,7 +90,14 @@ class Supervisor:
     """One engine on one data folder. Make it and call `run` in the main thread."""
 
     def __init__(
-        self, loaded: Loaded, app: str, application: Application, observer: Observer, *, accept: bool = False
+        self,
+        loaded: Loaded,
+        app: str,
+        application: Application,
+        observer: Observer,
+        *,
+        accept: bool = False,
+        restore: Path | None = None,
     ) -> None:
         """Prepare; nothing is started yet.
 
@@ -99,10 +107,11 @@ class Supervisor:
             application: the same, imported: its code's digests are compared and noted.
             observer: hears and sees how it goes.
             accept: go on with changed code although the last engine did not stop cleanly.
+            restore: a checkpoint or savepoint that the first start goes on from; None: the newest whole one.
 
         """
         self._loaded, self._app, self._application = loaded, app, application
-        self._observer, self._accept = observer, accept
+        self._observer, self._accept, self._restore = observer, accept, restore
         self._folder = DataFolder(self.settings.data)
         self._archive = Archive(self._folder.archive)
         self._server = None if self.settings.log else EmbeddedRedis(self.settings.data, self.settings.fsync)
@@ -263,7 +272,10 @@ class Supervisor:
         """Start a driver; each under an epoch of its own, so that nothing of the one before can still write."""
         if not first:
             self._lease = self._log.take_lease(self._lease.owner)
-        write_plan(self._plan(), self._folder.plan)
+        plan = self._plan()
+        if first and self._restore is not None:
+            plan = msgspec.structs.replace(plan, restore=str(self._restore.absolute()))
+        write_plan(plan, self._folder.plan)
         return DriverProcess(self._folder.plan, self._folder.logs / "engine.log", self._happenings.put)
 
     def _stop(self) -> None:

@@ -41,6 +41,15 @@ def run(
     backend: Annotated[Literal["rocksdb", "heap"] | None, typer.Option(help="[default: rocksdb]")] = None,
     fsync: Annotated[Literal["always", "everysec"] | None, typer.Option(help="[default: always]")] = None,
     checkpoint_interval: Annotated[str | None, typer.Option(metavar="TIME", help="[default: 2s]")] = None,
+    restore: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            metavar="FOLDER",
+            help="Go on from this checkpoint or savepoint, not from the newest: for a log that lost its end.",
+        ),
+    ] = None,
     *,
     accept: Annotated[
         bool, typer.Option("--accept", help="Go on with changed code after a crash, not only after a clean stop.")
@@ -68,10 +77,12 @@ def run(
         "fsync": fsync,
         "checkpoint_interval": checkpoint_interval,
     }
-    _supervise({name: value for name, value in given.items() if value is not None}, accept, _observer(quiet, as_json))
+    _supervise(
+        {name: value for name, value in given.items() if value is not None}, accept, restore, _observer(quiet, as_json)
+    )
 
 
-def _supervise(flags: dict[str, Any], accept: bool, observer: _Screen | _Lines | _Json) -> None:
+def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, observer: _Screen | _Lines | _Json) -> None:
     from engine.loader import find_application, import_application
     from engine.settings import load
     from engine.supervisor import Supervisor
@@ -84,7 +95,7 @@ def _supervise(flags: dict[str, Any], accept: bool, observer: _Screen | _Lines |
         observer.say(
             "starting", f"{app} on {_short(settings.data)}" + (f", log {settings.log}" if settings.log else "")
         )
-        Supervisor(loaded, app, application, observer, accept=accept).run()
+        Supervisor(loaded, app, application, observer, accept=accept, restore=restore).run()
 
 
 def _observer(quiet: bool, as_json: bool) -> _Screen | _Lines | _Json:

@@ -59,6 +59,7 @@ def check_end(header: Header, partition: int, position: Position, tail: Position
     if order_of(position) > order_of(tail or "0-0"):
         msg = (
             f"log {header.log_id}, partition {partition}: position {position} was read once and the log ends at "
-            f"{tail or 'nothing'}: its end is lost; go on from a checkpoint that it still covers, or restore its files"
+            f"{tail or 'nothing'}: its end is lost; restore its files, or go on from an older checkpoint that it still "
+            "covers: longwatch run --restore DATA/checkpoints/JOB/chk-NUMBER"
         )
         raise LogLost(msg)

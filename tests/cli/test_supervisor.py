@@ -17,6 +17,7 @@ from engine.cli.new import write_project
 from engine.code_change import CodeChanged, check_code
 from engine.data_folder import DataFolder, EngineFile
 from engine.driving import EngineFailed
+from engine.flink.plan import read_plan
 from engine.loader import import_application
 from engine.log.errors import LogBusy, LogLost, LogMismatch
 from engine.log.lease import Owner
@@ -69,10 +70,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.path.remove(str(tmp_path / "my-shop"))
 
 
-def supervise(ear: Ear, *, accept: bool = False, **flags: object) -> None:
+def supervise(ear: Ear, *, accept: bool = False, restore: Path | None = None, **flags: object) -> None:
     loaded = load({"app": "supervised_shop:app", **flags})
     application = import_application("supervised_shop:app", loaded.settings.app_path)
-    Supervisor(loaded, "supervised_shop:app", application, ear, accept=accept).run()
+    Supervisor(loaded, "supervised_shop:app", application, ear, accept=accept, restore=restore).run()
 
 
 def note(project: Path) -> EngineFile:
@@ -150,6 +151,21 @@ def test_a_second_ctrl_c_ends_at_once(project: Path, monkeypatch: pytest.MonkeyP
     supervise(Ear(when={"figures": interrupt, "stopping": interrupt}))
 
     assert note(project).stopped == 0
+
+
+def test_a_checkpoint_that_is_named_is_gone_on_from_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "dies once")
+    plans: list[str] = []
+    ear = Ear(when={"restart": lambda: plans.append(planned(project)), "running": interrupt})
+
+    supervise(ear, restore=project / "older")
+
+    assert plans == [str(project / "older")]
+    assert not planned(project)
+
+
+def planned(project: Path) -> str:
+    return read_plan(project / ".longwatch" / "plan.json").restore
 
 
 def test_redis_is_started_again(project: Path) -> None:
