@@ -59,6 +59,7 @@ from engine.core.snapshot import (
     Snapshot,
     Timer,
     Tombstone,
+    grave_of,
     read_stored,
     write_stored,
 )
@@ -287,11 +288,10 @@ class Fold:
         if snap.ended and not snap.state and not snap.broken:  # ended before it began: nothing to remember
             return Reaction(None, self.commands, self.records, release=self.release)
         if snap.ended and not snap.calls and snap.halted is None:
-            expires = snap.ended + self.rules.retention
-            grave = Tombstone(snap.run, snap.ended, expires, snap.seq, snap.state, snap.prev)
-            return Reaction(write_stored(grave), self.commands, self.records, self.hold, self.release, expires)
+            grave = grave_of(snap, self.rules.retention)
+            return Reaction(write_stored(grave), self.commands, self.records, self.hold, self.release, grave.expires)
         if self.before is None:  # nothing was applied
-            self.wakes, self.running = (0, False) if snap.halted is not None else (next_wake(snap), _runs(snap))
+            self.wakes, self.running = next_wake(snap), _runs(snap)
             self.before = self.came or write_stored(snap)
         return Reaction(self.before, self.commands, self.records, self.hold, self.release, self.wakes, self.running)
 
@@ -383,7 +383,7 @@ class Fold:
             traceparent = entry.traceparent
         elif isinstance(entry, OrderEntry):
             who, why = entry.who, entry.why
-        self.wakes, self.running = (0, False) if snap.halted is not None else (next_wake(snap), _runs(snap))
+        self.wakes, self.running = next_wake(snap), _runs(snap)
         data, fields = NOTHING, {}
         if self.changed and self._state is not None:
             data, fields = snap.data, workflow.specs[snap.state].fields(self._state)
@@ -1138,6 +1138,9 @@ def _status(snap: Snapshot, *, running: bool) -> Status:
 
 
 def _runs(snap: Snapshot) -> bool:
+    """Whether calls are in flight; in a halted run none counts."""
+    if snap.halted is not None:
+        return False
     for call in snap.calls:  # noqa: SIM110 - quicker than any(), and asked at every entry
         if call.status == "running":
             return True
@@ -1145,7 +1148,8 @@ def _runs(snap: Snapshot) -> bool:
 
 
 def next_wake(snap: Snapshot) -> int:
-    due = _next_due(snap)
+    """When the next timer is due, log ms; 0: never, and in a halted run time stands still."""
+    due = _next_due(snap) if snap.halted is None else None
     return due[0] if due else 0
 
 

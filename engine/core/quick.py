@@ -21,7 +21,7 @@ from engine.core.ids import CallId
 from engine.core.model import State
 from engine.core.reaction import MAX_SNAPSHOT, Command, Place, Reaction, Rules, StartCall, digest_of, event_hash, run_id
 from engine.core.record import NOTHING, Cause, PendingCall, Record
-from engine.core.snapshot import Pending, Progress, Snapshot, Tombstone, write_stored
+from engine.core.snapshot import Pending, Progress, Snapshot, grave_of, write_stored
 
 _PASSED_ON = (HandlerTimeout, KeyboardInterrupt, GeneratorExit)
 
@@ -180,6 +180,5 @@ def _moved(
     )
     if not spec.final:
         return Reaction(raw, commands, [record], running=bool(calls))
-    expires = at + rules.retention
-    grave = write_stored(Tombstone(before.run, at, expires, seq, spec.name, snap.prev))
-    return Reaction(grave, commands, [record], wakes=expires)
+    grave = grave_of(snap, rules.retention)
+    return Reaction(write_stored(grave), commands, [record], wakes=grave.expires)

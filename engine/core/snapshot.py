@@ -121,9 +121,19 @@ _encode = msgspec.json.Encoder().encode
 
 def read_stored(raw: bytes) -> Stored:
     """Raises `msgspec.DecodeError` for bytes that are none of the three."""
-    if raw.startswith(b"["):
+    if is_grave(raw):
         return _tombstone(raw)
     return _early(raw) if raw.startswith(b'{"t":"early"') else _snapshot(raw)
+
+
+def is_grave(raw: bytes) -> bool:
+    """Whether stored bytes are a tombstone: it alone is an array."""
+    return raw.startswith(b"[")
+
+
+def grave_of(snap: Snapshot, retention: int) -> Tombstone:
+    """What is left of a run that is over, for `retention` log ms."""
+    return Tombstone(snap.run, snap.ended, snap.ended + retention, snap.seq, snap.state, snap.prev)
 
 
 def write_stored(stored: Stored) -> bytes:

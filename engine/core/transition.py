@@ -136,6 +136,4 @@ def running_calls(stored: bytes) -> list[StartCall]:
 def wakes_at(stored: bytes) -> int:
     """When what is stored wants a tick, log ms; 0: never. A tombstone wants one when it expires."""
     known = read_stored(stored)
-    if isinstance(known, Snapshot):
-        return 0 if known.halted is not None else next_wake(known)
-    return known.expires
+    return next_wake(known) if isinstance(known, Snapshot) else known.expires

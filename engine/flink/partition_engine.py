@@ -40,6 +40,7 @@ from engine.core.entry import Entry, EventEntry, OrderEntry, TickEntry, read_ent
 from engine.core.errors import EventRefused, HandlerFailed, HandlerTimeout
 from engine.core.partition import flink_key, is_reader_key, partition_of, reader_key, split_flink_key
 from engine.core.record import DeadLetter, write_record
+from engine.core.snapshot import is_grave
 from engine.core.transition import (
     Held,
     Place,
@@ -67,8 +68,6 @@ READ_COUNT = 500
 LEARN_MS = 1000
 TICKS_AT_ONCE = 1000
 SWEEP_MS = 1000
-GRAVE = b'["over"'
-"""How a stored tombstone begins."""
 FENCE_SECONDS = 1.0
 MAX_EVENT = 1 << 20
 FOLDED_IN_A_BOUND = 1000
@@ -273,7 +272,7 @@ class PartitionEngine(KeyedProcessFunction):
         wakes = self._wakes(stored)
         if not wakes or self.header.wall_time(wakes) > now:
             self._rearm(raw, self.header.wall_time(wakes) if wakes else 0)
-        elif stored.startswith(GRAVE):
+        elif is_grave(stored):
             self._sweep(raw, partition, wakes, workflow, own)
         else:
             self.store.cell("run").write(_HEAD.pack(0, 1) + stored)
