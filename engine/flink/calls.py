@@ -35,7 +35,7 @@ from engine.core.ids import CallId, RunId
 from engine.core.partition import partition_of
 from engine.core.steps import Step, StepContext
 from engine.core.transition import StartCall
-from engine.log.protocol import Appender, Header
+from engine.log.protocol import Header
 from engine.log.redis_appender import RedisAppender
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,15 @@ class Request(NamedTuple):
     key: str
     call: StartCall
 
+    @property
+    def attempt(self) -> Attempt:
+        """What names this attempt among all."""
+        call = self.call
+        return call.run, call.id, call.attempt
+
+
+Attempt = tuple[RunId, CallId, int]
+
 
 @dataclass(slots=True, eq=False)
 class _Flight:
@@ -83,13 +92,14 @@ class Calls:
         self._steps = application.steps
         self._queue: deque[Request] = deque()
         self._flights: dict[tuple[RunId, CallId], _Flight] = {}
-        self._known: set[tuple[RunId, CallId]] = set()
+        self._known: set[Attempt] = set()
         self._buckets: dict[int, list[_Flight]] = {}
         self._pumping = False
         self._workers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._ended = threading.Event()
-        self._appender: Appender | None = None
+        self._thread: threading.Thread | None = None
+        self._appender: RedisAppender | None = None
         self._stack = AsyncExitStack()
         self._resources: Mapping[str, Any] = {}
         self._made = not application.resources
@@ -108,16 +118,16 @@ class Calls:
             LogError: the log cannot be opened from there.
         """
         ready = threading.Event()
-        thread = threading.Thread(target=self._run, args=(ready,), name="longwatch-steps", daemon=True)
+        self._thread = thread = threading.Thread(target=self._run, args=(ready,), name="longwatch-steps", daemon=True)
         thread.start()
         threading.Thread(target=self._watch, args=(thread,), name="longwatch-steps-watch", daemon=True).start()
         ready.wait()
 
     def submit(self, requests: Iterable[Request]) -> None:
-        """Run these calls, except those that are in flight already."""
-        fresh = [r for r in requests if (r.call.run, r.call.id) not in self._known]
+        """Run these attempts, except those in flight already. One takes the place of an earlier one of its call."""
+        fresh = [r for r in requests if r.attempt not in self._known]
         if fresh:
-            self._known.update((r.call.run, r.call.id) for r in fresh)
+            self._known.update(r.attempt for r in fresh)
             self._loop.call_soon_threadsafe(self._begin, fresh)
 
     def cancel(self, calls: Iterable[tuple[RunId, CallId]]) -> None:
@@ -128,10 +138,12 @@ class Calls:
     def in_flight(self) -> int:
         return len(self._known)
 
-    def stop(self) -> None:
-        """End the thread; attempts that run are cancelled and not recorded."""
+    def stop(self, seconds: float = 0.0) -> None:
+        """End the thread, and wait so long for it; attempts that run are cancelled and not recorded."""
         if not self._ended.is_set():
             self._loop.call_soon_threadsafe(self._loop.stop)
+        if seconds and self._thread is not None:
+            self._thread.join(seconds)
 
     def check(self) -> None:
         """Raise what ended the loop, if something did."""
@@ -174,6 +186,8 @@ class Calls:
             if tasks:
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_SECONDS))
             self._loop.run_until_complete(self._stack.aclose())
+            if self._appender is not None:
+                self._loop.run_until_complete(self._appender.close())
         except Exception:
             logger.exception("a resource did not close")
         finally:
@@ -209,9 +223,16 @@ class Calls:
         if step is None:
             self._fail(request, wall, began, "UnknownStep", f"this code has no step {call.step!r}", final=True)
             return
+        name = call.run, call.id
+        if (earlier := self._flights.get(name)) is not None:
+            if earlier.request.call.attempt > call.attempt:
+                self._known.discard(request.attempt)
+                return
+            earlier.reason = "cancel"
+            earlier.task.cancel()
         seconds = step.timeout.total_seconds()
         flight = _Flight(request, step, task, self._loop.time() + seconds)
-        self._flights[call.run, call.id] = flight
+        self._flights[name] = flight
         self._buckets.setdefault(int(flight.deadline / SWEEP_SECONDS), []).append(flight)
         try:
             output = _written(step, await self._answer(step, call, seconds))
@@ -235,10 +256,11 @@ class Calls:
 
     def _land(self, flight: _Flight) -> None:
         """It is over; the call may be in flight again with another attempt."""
-        name = flight.request.call.run, flight.request.call.id
+        request = flight.request
+        name = request.call.run, request.call.id
         if self._flights.get(name) is flight:
             del self._flights[name]
-            self._known.discard(name)
+        self._known.discard(request.attempt)
 
     def _answer(self, step: Step[Any, Any], call: StartCall, seconds: float) -> Awaitable[Any]:
         value = step.read_input(bytes(call.input))
@@ -306,7 +328,7 @@ class Calls:
                 took=took,
             ),
         )
-        self._known.discard((call.run, call.id))
+        self._known.discard(request.attempt)
 
     def _append(self, request: Request, entry: ResultEntry | FailureEntry) -> None:
         assert self._appender is not None  # noqa: S101 - opened before the first call
@@ -322,10 +344,10 @@ class Calls:
             flight.reason = "cancel"
             flight.task.cancel()
         if any((r.call.run, r.call.id) in gone for r in self._queue):
-            kept = [r for r in self._queue if (r.call.run, r.call.id) not in gone]
+            queued = list(self._queue)
             self._queue.clear()
-            self._queue.extend(kept)
-        self._known -= gone
+            self._queue.extend(r for r in queued if (r.call.run, r.call.id) not in gone)
+            self._known.difference_update(r.attempt for r in queued if (r.call.run, r.call.id) in gone)
 
     def _sweep(self) -> None:
         """Give up what is over its time."""
