@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -105,7 +106,7 @@ class Rest:
         """The answer to a GET, as JSON.
 
         Raises:
-            FlinkUnreachable: if nobody answers in time.
+            FlinkUnreachable: if nobody answers in time, or the cluster is not ready to.
             FlinkRefused: if the answer is an error.
 
         """
@@ -177,6 +178,8 @@ class Rest:
             with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
                 body = answer.read()
         except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:  # a cluster that is still electing its leader
+                raise FlinkUnreachable(request.full_url, _refusal(error.read())) from error
             raise FlinkRefused(request.full_url, error.code, _refusal(error.read())) from error
         except (OSError, urllib.error.URLError) as error:
             raise FlinkUnreachable(request.full_url, str(getattr(error, "reason", error))) from error

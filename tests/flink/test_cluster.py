@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
@@ -72,6 +74,20 @@ def test_the_words_of_a_failure_are_those_of_the_innermost_cause() -> None:
 def test_a_flink_that_is_not_there_is_named() -> None:
     with pytest.raises(FlinkUnreachable, match=r"Flink does not answer at http://localhost:1/jobs/0: .*refused"):
         Rest("http://localhost:1").status("0")
+
+
+def test_a_flink_that_still_elects_its_leader_is_waited_for_like_one_that_is_not_there() -> None:
+    class Electing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503, "ongoing leader election")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Electing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(FlinkUnreachable, match="leader election"):
+            Rest(f"http://127.0.0.1:{server.server_port}").slots()
 
 
 @pytest.mark.parametrize(
