@@ -19,7 +19,7 @@ from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from engine.core.definition import Handler, StateSpec, attributes, members, span, superstates
-from engine.core.model import Event, Final, Mark, Moment, State, Work, key_problem
+from engine.core.model import BudgetSpent, Event, Final, Mark, Moment, Question, State, Work, key_problem
 
 if TYPE_CHECKING:
     from engine.core.definition import Workflow
@@ -78,6 +78,8 @@ def check(workflow: Workflow[Any]) -> Findings:
     problems += _one_name(workflow)
     problems += _unhandled(workflow)
     problems += _keys(workflow)
+    problems += _questions(workflow)
+    problems += _budgets(workflow)
     for spec in specs.values():
         warnings += _silent(spec, workflow)
         warnings += _long_retries(spec)
@@ -148,7 +150,7 @@ def _handler(spec: StateSpec, handler: Handler, listed: Mapping[str, type[State]
         yield f"{where} is async; a handler is pure, move the I/O into a step"
     if not handler.annotated:
         yield f"{where} has no return annotation; the annotation draws the arrow"
-    elif not (handler.order or handler.calls or handler.publishes):
+    elif not (handler.order or handler.calls or handler.publishes or handler.replies):
         yield f"{where} answers with no state, call or published event; its return annotation must name one"
     for target in handler.order:
         if target in (State, Final):
@@ -198,6 +200,8 @@ def _leads_on(handler: Handler | None, spec: StateSpec) -> bool:
 
 
 def _ways_out(spec: StateSpec) -> Iterator[str]:
+    if spec.endless:
+        return
     if not any(_leads_on(h, spec) for h in spec.handlers()):
         yield f"{spec.name} has no way out and is not Final; add a handler that leads on, or make it Final"
         return
@@ -303,10 +307,52 @@ def _keys(workflow: Workflow[Any]) -> Iterator[str]:
             yield problem
 
 
+def _questions(workflow: Workflow[Any]) -> Iterator[str]:
+    """An answer has the question's type, and every state that the run may be in gives it."""
+    for spec in workflow.specs.values():
+        for handler in spec.answers.values():
+            where = f"{handler.owner or spec.name}.{handler.name}"
+            kind: Any = handler.event
+            if not issubclass(kind, Question):
+                name = kind.__name__
+                yield f"{where} answers {name}, which is no Question; write class {name}(Question[...])"
+                continue
+            wanted, given = kind.answer_type(), typing.get_type_hints(handler.function).get("return")
+            if given is not wanted:
+                yield f"{where} answers {kind.__name__} with {given}; the question wants {wanted.__name__}"
+        if spec.asks and not spec.events:
+            yield f"{spec.name} asks {spec.asks!r}, but handles no event; give people an answer to choose"
+        if spec.asks and spec.final:
+            yield f"{spec.name} is Final but asks {spec.asks!r}; nobody can answer a run that is over"
+        if spec.final:
+            continue
+        for name in sorted(set(workflow.questions) - set(spec.answers) - set(spec.events)):
+            yield f"{spec.name} does not answer {name}, which another state answers; write it once in a base class"
+
+
+def _budgets(workflow: Workflow[Any]) -> Iterator[str]:
+    """A bound of the budget needs that bound on every step that spends."""
+    budget = workflow.budget
+    amounts = [a for a in (budget.run, budget.total, budget.day) if a is not None] if budget else []
+    for step in sorted(workflow.steps.values(), key=lambda s: s.name):
+        for amount in amounts if step.spends else ():
+            assert step.spends is not None  # noqa: S101 - asked above
+            for bound, has, name in (
+                (amount.cost, step.spends.cost, "eur"),
+                (amount.tokens, step.spends.tokens, "tokens"),
+            ):
+                if bound is not None and has is None:
+                    yield f"{step.name} has no bound on {name}, but the budget of {workflow.name!r} has; add limits="
+                elif bound is not None and has is not None and has > bound:
+                    yield f"{step.name} may use more {name} in one call than the whole budget of {workflow.name!r}"
+
+
 def _silent(spec: StateSpec, workflow: Workflow[Any]) -> Iterator[str]:
     if spec.final:
         return
     for name in workflow.events:
+        if name == BudgetSpent.__name__:
+            continue
         known = name in spec.events or name in spec.later or name in spec.ignores
         if not known and name not in workflow.starts_on:
             yield f"{spec.name} does not say what becomes of {name}; handle it, or name it in later= or ignores="

@@ -6,6 +6,7 @@ import random
 import uuid
 from datetime import UTC, datetime
 
+from engine.core.entry import Asker
 from engine.core.ids import RunId
 
 
@@ -31,11 +32,24 @@ def milliseconds(when: datetime) -> int:
 class Context:
     """An optional last parameter of every handler."""
 
-    __slots__ = ("_at", "_entered", "_random", "_seed", "key", "run_id")
+    __slots__ = ("_at", "_entered", "_random", "_seed", "asker", "key", "run_id", "who")
 
-    def __init__(self, key: str, run_id: RunId, at: int, entered: int, seq: int, part: int = 1) -> None:
-        """`part` counts the handlers of one application, so that each draws numbers of its own."""
-        self.key, self.run_id = key, run_id
+    def __init__(
+        self,
+        key: str,
+        run_id: RunId,
+        at: int,
+        entered: int,
+        seq: int,
+        part: int = 1,
+        who: str = "",
+        asker: Asker | None = None,
+    ) -> None:
+        """`part` counts the handlers of one application, so that each draws numbers of its own.
+
+        `who` is the person whose answer is being handled, `asker` the run whose question is.
+        """
+        self.key, self.run_id, self.who, self.asker = key, run_id, who, asker
         self._at, self._entered, self._seed = at, entered, f"{run_id}/{seq}/{part}"
         self._random: random.Random | None = None
 

@@ -21,9 +21,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from engine.core.budget import Budget
 from engine.core.context import Context
 from engine.core.errors import DefinitionError
-from engine.core.model import Event, Final, Mark, Moment, Publish, Searchable, State, Work
+from engine.core.model import Answer, Event, Final, Mark, Moment, Publish, Question, Searchable, State, Work
 from engine.core.steps import Call, Step, careful_writer
 
 E = TypeVar("E", bound=Event)
@@ -50,6 +51,8 @@ class Handler:
     calls: bool
     publishes: bool
     annotated: bool
+    replies: bool = False
+    """It may give answers to runs that asked."""
     event: type[Event] | None = None
     delay: int = 0
     """Of a timer, ms."""
@@ -105,6 +108,11 @@ class StateSpec:
     group_timers: Mapping[str, tuple[Handler, ...]]
     """What entering each superstate sets, whether this state overrides it or not."""
     events: Mapping[str, Handler]
+    answers: Mapping[str, Handler]
+    """Of the questions that it answers, by their names."""
+    asks: str
+    """The inbox that the run stands in here; empty: none."""
+    endless: bool
     later: frozenset[str]
     ignores: frozenset[str]
     read: Callable[[bytes], State]
@@ -123,9 +131,16 @@ class StateSpec:
     @cached_property
     def plain(self) -> bool:
         """Whether entering it does no more than start one step, or nothing at all (see `engine.core.quick`)."""
-        if self.groups or self.timers or self.moments or self.enters or len(self.works) > 1:
+        if self.groups or self.timers or self.moments or self.enters or self.asks or len(self.works) > 1:
             return False
-        return all(len(w.steps) == 1 and not w.each and not w.inputs_take_context for w in self.works)
+        return all(
+            len(w.steps) == 1
+            and not w.each
+            and not w.inputs_take_context
+            and w.steps[0].question is None
+            and w.steps[0].spends is None
+            for w in self.works
+        )
 
     def handlers(self) -> Iterator[Handler]:
         """Every handler, in the table's order: work, entry, events, timers."""
@@ -189,6 +204,7 @@ def _handler(name: str, owner: str, trigger: str, function: Callable[..., Any], 
         order=order,
         calls=Call in found,
         publishes=Publish in found,
+        replies=Answer in found,
         annotated="return" in hints,
         **more,
     )
@@ -238,6 +254,7 @@ def state_spec(state: type[State]) -> StateSpec:
     on: list[Handler] = []
     enters: list[Handler] = []
     timers: list[Handler] = []
+    answers: list[Handler] = []
     moments: list[MomentSpec] = []
     works: list[WorkSpec] = []
     for name, (cls, value) in attributes(state).items():
@@ -252,6 +269,9 @@ def state_spec(state: type[State]) -> StateSpec:
                 event = _event_of(value)
                 trigger = event.__name__ if event else name
                 on.append(_handler(name, owner, trigger, value, event=event))
+            elif mark.kind == "answers":
+                event = _event_of(value)
+                answers.append(_handler(name, owner, f"{event.__name__ if event else name} asked", value, event=event))
             elif mark.kind == "enter":
                 enters.append(_handler(name, owner, "entry", value))
             elif mark.delay is not None:
@@ -268,6 +288,9 @@ def state_spec(state: type[State]) -> StateSpec:
         works=tuple(works),
         group_timers={cls.__name__: _group_timers(cls) for cls in superstates(state)},
         events={h.event.__name__: h for h in on if h.event},
+        answers={h.event.__name__: h for h in answers if h.event},
+        asks=state.__asks__,
+        endless=state.__endless__,
         later=frozenset(e.__name__ for e in state.later),
         ignores=frozenset(e.__name__ for e in state.ignores),
         read=state.__pydantic_validator__.validate_json,
@@ -314,7 +337,8 @@ class Workflow(Generic[E]):
 
     `start` makes the first state of the event that begins a run. `version` counts changes of what is stored, and
     `migrate` says how a state of an older version is read: its name then, and a function of its stored fields.
-    `on_key` overrides, for this workflow, which field of an event holds the key.
+    `on_key` overrides, for this workflow, which field of an event holds the key. `budget` bounds what its runs may
+    use; of two workflows that wait at a limit, the one of lower `priority` goes first.
 
     Raises:
         DefinitionError: with every problem of the definition.
@@ -329,10 +353,13 @@ class Workflow(Generic[E]):
         version: int = 1,
         migrate: Mapping[str, Callable[[dict[str, Any]], State]] | None = None,
         on_key: Mapping[type[Event], str] | None = None,
+        budget: Budget | None = None,
+        priority: int = 0,
     ) -> None:
         from engine.core import checks  # noqa: PLC0415 - checks read definitions
 
         self.name, self.start, self.version = name, start, version
+        self.budget, self.priority = budget, priority
         self.migrate = dict(migrate or {})
         self.on_key = {event.__name__: path for event, path in (on_key or {}).items()}
         self.listed = {state.__name__: state for state in checks.classes(states)}
@@ -365,6 +392,21 @@ class Workflow(Generic[E]):
         handled = (h.event for spec in self.specs.values() for h in spec.on if h.event)
         return {**self.starts_on, **{event.__name__: event for event in handled}}
 
+    @cached_property
+    def questions(self) -> dict[str, type[Event]]:
+        """Every question that a state answers, by its name."""
+        handled = (h.event for spec in self.specs.values() for h in spec.answers.values() if h.event)
+        return {event.__name__: event for event in handled} | {
+            name: event for name, event in self.events.items() if issubclass(event, Question)
+        }
+
+    @property
+    def account(self) -> str:
+        """The key of the account that its calls are paid from; empty: there is none."""
+        if self.budget is None or not self.budget.shared:
+            return ""
+        return self.budget.account or self.name
+
     def all_steps(self) -> Iterator[Step[Any, Any]]:
         """Every step named in a `@runs`; those that handlers call are learned from the modules that they stand in."""
         for spec in self.specs.values():
@@ -395,7 +437,8 @@ class Workflow(Generic[E]):
         modules = self._modules() | {event.__module__ for event in self.events.values()}
         digest = hashlib.blake2b(f"{self.name} {self.version}".encode(), digest_size=6)
         for name, step in sorted(self.steps.items()):
-            digest.update(f"{name} {step.retry} {step.total}".encode())
+            digest.update(f"{name} {step.retry} {step.total} {step.spends or ''}".encode())
+        digest.update(f"{self.budget or ''}".encode())
         for name in sorted(modules):
             digest.update(_source(name))
         return digest.hexdigest()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVarTuple, Unpack
 
 from engine.core.context import Context
-from engine.core.steps import Call, I, O, Step
+from engine.core.entry import Asker
+from engine.core.steps import Call, I, O, Retry, Step
 
 I1 = TypeVar("I1")
 I2 = TypeVar("I2")
@@ -24,6 +26,8 @@ O3 = TypeVar("O3")
 O4 = TypeVar("O4")
 O5 = TypeVar("O5")
 W = TypeVar("W")
+Q = TypeVar("Q")
+Q_co = TypeVar("Q_co", covariant=True)
 Inputs_contra = TypeVar("Inputs_contra", contravariant=True)
 Outs = TypeVarTuple("Outs")
 
@@ -72,6 +76,79 @@ def key_of(event: Event, path: str) -> str:
     return value if path else ""
 
 
+A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
+
+
+class Question(Event, Generic[A]):
+    """What a run asks another: `class HistoryAsked(Question[History], key="customer")` is answered with a `History`.
+
+    The key is that of the run that answers. The asker runs `ask(HistoryAsked)`; the answering workflow's states have a
+    method marked with `@answers`.
+    """
+
+    @classmethod
+    def answer_type(cls) -> type[A]:
+        """What it is answered with."""
+        for base in cls.__mro__:
+            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
+            if arguments:
+                found: type[A] = arguments[0]
+                return found
+        message = f"{cls.__name__} does not say what it is answered with; write class {cls.__name__}(Question[...])"
+        raise TypeError(message)
+
+
+class _Asked(Protocol[Q_co, A_co]):
+    """A question's class, as `ask` takes it."""
+
+    def __call__(self, *args: Any, **fields: Any) -> Q_co: ...
+
+    def answer_type(self) -> type[A_co]: ...
+
+
+def ask(question: _Asked[Q, A], *, otherwise: A | None = None) -> Step[Q, A]:
+    """A step that another run answers, at a definite place of the log: `@runs(ask(HistoryAsked))`.
+
+    `otherwise` is the answer where no run stands under the question's key; without it that is a failure, `NoRun`.
+    """
+    kind: Any = question
+
+    async def answer(_: Any) -> Any:
+        message = f"{kind.__name__} is answered by a run, not by a function; fake it, or run both workflows"
+        raise RuntimeError(message)
+
+    return Step(
+        f"ask {kind.__name__}",
+        answer,
+        Retry(attempts=1),
+        timedelta(days=1),
+        None,
+        takes=kind,
+        gives=kind.answer_type(),
+        question=kind,
+        otherwise=otherwise,
+    )
+
+
+class BudgetSpent(Event):
+    """Delivered to a state that handles it when a call cannot be paid for; its work is not run then."""
+
+    budget: str
+    """`run`, or the account's name."""
+    step: str
+    reason: str
+
+
+class Raise(BaseModel):
+    """What a person answers who is asked about a spent budget: how much more, 0 or less for no."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    eur: Decimal = Decimal(0)
+    tokens: int = 0
+
+
 class StepFailed(BaseModel):
     """The failure that is left when a call has been given up: `error` is the last attempt's message."""
 
@@ -82,6 +159,14 @@ class StepFailed(BaseModel):
     type: str = ""
     """The exception's class name, or `Timeout`, `InvalidResult`, `Cancelled`."""
     attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Answer(Generic[A]):
+    """An answer to a run that asked, given later than at once: `answer_to(asker, ...)`."""
+
+    asker: Asker
+    answer: A
 
 
 @dataclass(frozen=True)
@@ -150,25 +235,44 @@ class Work(Generic[W, *Outs]):
 
 
 class State(BaseModel):
-    """A state is a type: its fields are what is known there, its methods what can happen there."""
+    """A state is a type: its fields are what is known there, its methods what can happen there.
+
+    `class HumanReview(State, asks="claims-reviewers")` puts the run on an inbox: the events that the state handles are
+    the answers to choose from. `class Remembering(State, endless=True)` may wait for ever: the run is an entity.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(Work, Moment))
+
+    __asks__: ClassVar[str] = ""
+    __endless__: ClassVar[bool] = False
 
     later: ClassVar[tuple[type[Event], ...]] = ()
     """Events that come too early here: kept for the first state that handles them."""
     ignores: ClassVar[tuple[type[Event], ...]] = ()
     """Events that are ignored here on purpose."""
 
+    def __init_subclass__(cls, *, asks: str | None = None, endless: bool | None = None, **kwargs: Any) -> None:
+        if asks is not None:
+            cls.__asks__ = asks
+        if endless is not None:
+            cls.__endless__ = endless
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, asks: str | None = None, endless: bool | None = None, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+
 
 class Final(State):
     """A state in which the run is over."""
 
 
-Answer = State | Call[Any] | Publish
-R = TypeVar("R", bound="Answer | tuple[Answer, ...]")
+Part = State | Call[Any] | Publish | Answer[Any]
+R = TypeVar("R", bound="Part | tuple[Part, ...]")
 S = TypeVar("S", bound=State)
 E = TypeVar("E", bound=Event)
 C = TypeVar("C", bound="Call[Any] | Publish | tuple[Call[Any] | Publish, ...]")
+B = TypeVar("B", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -191,6 +295,15 @@ def on(handler: Callable[[S, E, Context], R], /) -> Callable[[S, E, Context], R]
 def on(handler: Callable[..., Any], /) -> Callable[..., Any]:
     """The method handles the event that its parameter is annotated with."""
     return _mark(handler, Mark("on"))  # type: ignore[no-any-return]  # the function itself
+
+
+@overload
+def answers(handler: Callable[[S, E], B], /) -> Callable[[S, E], B]: ...
+@overload
+def answers(handler: Callable[[S, E, Context], B], /) -> Callable[[S, E, Context], B]: ...
+def answers(handler: Callable[..., Any], /) -> Callable[..., Any]:
+    """The method answers the `Question` that its parameter is annotated with; the run stays as it is."""
+    return _mark(handler, Mark("answers"))  # type: ignore[no-any-return]  # the function itself
 
 
 @overload

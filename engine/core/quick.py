@@ -58,7 +58,7 @@ def quick_result(
     if len(snap.calls) != 1 or len(snap.works) != 1 or not _at_rest(workflow, snap):
         return None
     call, progress = snap.calls[0], snap.works[0]
-    if call.id != entry.call or snap.run != entry.run or call.status != "running":
+    if call.id != entry.call or snap.run != entry.run or call.status != "running" or call.kept:
         return None
     if progress.size != 1 or progress.work != call.work:
         return None
@@ -91,6 +91,8 @@ def _at_rest(workflow: Workflow[Any], snap: Snapshot) -> bool:
         or snap.broken
         or snap.version != workflow.version
         or snap.code != workflow.code
+        or snap.taken
+        or snap.spent is not None
     )
 
 

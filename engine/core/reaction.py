@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Raw, Struct
 
-from engine.core.entry import Entry
+from engine.core.entry import Asker, Entry
 from engine.core.ids import CallId, Position, RunId
-from engine.core.model import Event
+from engine.core.model import Event, Question
 from engine.core.record import CloudEvent, DeadLetter, Record
 
 DAY = 86_400_000
@@ -64,6 +64,42 @@ class StartCall(Struct, frozen=True, gc=False):
     input: Raw
     attempt: int
     since: int
+    kept: int = 0
+    """How many results of it are kept: they are to be handed in."""
+    failures: int = 0
+
+
+class Keep(NamedTuple):
+    """Keep a result of a call beside the run."""
+
+    run: RunId
+    call: CallId
+    name: str
+    output: Raw
+
+
+class Forget(NamedTuple):
+    """A call is over: what was kept of it is not needed any more."""
+
+    run: RunId
+    call: CallId
+
+
+class AskRun(NamedTuple):
+    """Ask the run that answers this question; its answer is the result of the asker's call."""
+
+    question: Question[Any]
+    asker: Asker
+    traceparent: str = ""
+
+
+class Reply(NamedTuple):
+    """The answer for a run that asked: its call's result, or a failure for good."""
+
+    asker: Asker
+    output: Raw = Raw(b"")
+    error: str = ""
+    message: str = ""
 
 
 class CancelCall(NamedTuple):
@@ -80,7 +116,7 @@ class PublishEvent(NamedTuple):
     envelope: CloudEvent
 
 
-Command = StartCall | CancelCall | PublishEvent | DeadLetter
+Command = StartCall | CancelCall | PublishEvent | DeadLetter | Keep | Forget | AskRun | Reply
 
 
 class Reaction(Struct):

@@ -12,13 +12,16 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from engine.core.entry import Asker, Used
 from engine.core.ids import CallId, Position, RunId
 
 NOTHING = Raw(b"")
 """No JSON at all: a field that is left out."""
 
-Cause = Literal["event", "result", "failure", "timer", "order"]
+Cause = Literal["event", "result", "failure", "timer", "order", "kept", "asked", "answer", "question"]
 Status = Literal["running", "waiting", "halted", "finished"]
+CallStatus = Literal["running", "waiting", "queued", "failed", "asking", "asked", "reserving"]
+"""Under way, before another attempt, behind others of its `runs_each`, given up; for a person, a run, a budget."""
 
 
 class PendingCall(Struct, frozen=True, omit_defaults=True):
@@ -29,8 +32,41 @@ class PendingCall(Struct, frozen=True, omit_defaults=True):
     attempt: int = 1
     due: int = 0
     """When the next attempt starts (log ms), while it waits for one."""
-    status: Literal["running", "waiting", "queued", "failed"] = "running"
+    status: CallStatus = "running"
     error: str = ""
+    kept: int = 0
+    """How many results of it are kept."""
+    note: str = ""
+    """How far it is, in its own words."""
+
+
+class Asks(Struct, frozen=True, omit_defaults=True):
+    """Something of a run waits for a person."""
+
+    group: str
+    call: CallId = CallId("")
+    """The call that asks; empty: the state does, and its answers are the events that it handles."""
+    name: str = ""
+    question: str = ""
+    since: int = 0
+    until: int = 0
+    """When a timer of the state leads on, log ms; 0: none does."""
+    schema: Raw = NOTHING
+    """JSON schema of the answer to a call."""
+
+
+class Spent(Struct, frozen=True, omit_defaults=True):
+    """A run's own budget: what its calls used, what is reserved for those under way, what people added."""
+
+    tokens: int = 0
+    cost: int = 0
+    """Millionths of a euro."""
+    reserved_tokens: int = 0
+    reserved_cost: int = 0
+    more_tokens: int = 0
+    more_cost: int = 0
+    unpriced: int = 0
+    """Model calls whose price is not known."""
 
 
 class PendingTimer(Struct, frozen=True, omit_defaults=True):
@@ -74,7 +110,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Place of the run's record before this one, `position/index`."""
     cause: Cause
     name: str = ""
-    """Event type, step, timer's handler, or order."""
+    """Event type, step, timer's handler, order, or question."""
     id: str = ""
     """Event id or call id."""
     source: str = ""
@@ -96,6 +132,19 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     calls: tuple[PendingCall, ...] = ()
     """At most 20; `more_calls` counts the rest."""
     more_calls: int = 0
+    inner: str = ""
+    """Of a call that keeps results: the name of the one that this is about."""
+    used: Used | None = None
+    again: bool = False
+    """What an earlier attempt of it came to is not known."""
+    asker: Asker | None = None
+    """Of a question: who asks."""
+    asks: tuple[Asks, ...] = ()
+    """What of the run waits for people."""
+    taken: str = ""
+    """Who has taken that upon himself."""
+    spent: Spent | None = None
+    """The run's own budget, where it has one."""
     timers: tuple[PendingTimer, ...] = ()
     published: tuple[Published, ...] = ()
     data: Raw = NOTHING
@@ -140,6 +189,10 @@ class CloudEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
     longwatchhops: int = 0
     longwatchcause: str = ""
     """The event, timer or call that made the publishing run move."""
+    longwatchwho: str = ""
+    """The person whose answer it is."""
+    longwatchvisit: int = 0
+    """The visit of a state that the person saw."""
 
 
 _encode = msgspec.json.Encoder().encode

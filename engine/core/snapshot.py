@@ -6,14 +6,12 @@ One codec for all: JSON in the order of the fields, defaults left out, so the sa
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 from msgspec import Raw, Struct
 
 from engine.core.entry import EventEntry
 from engine.core.ids import CallId, RunId
-from engine.core.record import Halted
+from engine.core.record import Asks, CallStatus, Halted, Spent
 
 FORMAT = 1
 
@@ -30,9 +28,23 @@ class Pending(Struct, omit_defaults=True, frozen=True):
     """The `@runs` method whose result it is; empty: nobody waits for it."""
     slot: int = 0
     attempt: int = 1
-    status: Literal["running", "waiting", "queued", "failed"] = "running"
+    status: CallStatus = "running"
     due: int = 0
     error: str = ""
+    failures: int = 0
+    """Attempts that failed and count, since the call or its last kept result."""
+    outages: int = 0
+    """Those that failed and do not count."""
+    kept: int = 0
+    """How many results of it are kept, beside the snapshot."""
+    note: str = ""
+    asks: Asks | None = None
+    """What it asks a person."""
+    tokens: int = 0
+    cost: int = 0
+    """What it has used."""
+    reserved: bool = False
+    """Its step's bounds are reserved from the budgets."""
 
 
 class Progress(Struct, omit_defaults=True, frozen=True):
@@ -90,6 +102,10 @@ class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run
     broken: bytes = b""
     """Stored bytes that this code could not read, kept as they were."""
     prev: str = ""
+    taken: str = ""
+    """Who has taken upon himself what waits for people here."""
+    spent: Spent | None = None
+    """The run's own budget."""
 
 
 class Tombstone(Struct, omit_defaults=True, frozen=True, array_like=True, tag="over"):

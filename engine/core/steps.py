@@ -8,13 +8,43 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import SchemaSerializer
 
+from engine.core.entry import Used
+
+A = TypeVar("A")
+T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - input
 O = TypeVar("O")  # noqa: E741 - output
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What all workers of an engine together keep to; None: no bound."""
+
+    calls: int | None = None
+    """At once."""
+    requests: int | None = None
+    """A minute."""
+    tokens: int | None = None
+    """A minute."""
+
+    def __post_init__(self) -> None:
+        if any(bound is not None and bound < 1 for bound in (self.calls, self.requests, self.tokens)):
+            message = f"{self}: a bound is 1 or more; leave out what is not limited"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Spends:
+    """What a call may use at most; None: no bound."""
+
+    tokens: int | None = None
+    cost: int | None = None
+    """Millionths of a euro."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +75,64 @@ class Retry:
             return int(longest)
 
 
+class TryAgain(Exception):
+    """A failed attempt that says when the next one may be made, such as a provider's `Retry-After`.
+
+    With `outage` the other side is down: the attempt does not count against `Retry.attempts`, waits grow to
+    `Retry.longest_wait`, and only the step's `total` or a timer of the state ends them.
+    """
+
+    def __init__(self, message: str, *, after: timedelta | None = None, outage: bool = False) -> None:
+        self.after, self.outage = after, outage
+        super().__init__(message)
+
+
+class NeverAgain(Exception):
+    """A failure for good, whatever is left of the retry: it goes to `.failed`. Subclass it to give it a name."""
+
+
+class StepHalts(Exception):
+    """An operator's matter (a bad key, a model that is not there): the run halts with these words until `resume`."""
+
+
+class Leave(BaseModel):
+    """What a person says who is asked for leave."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    granted: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Answered(Generic[A]):
+    """A person's answer to a step."""
+
+    who: str
+    answer: A
+
+
+class Runner(typing.Protocol):
+    """What stands behind a `StepContext` while the engine runs an attempt."""
+
+    failures: int
+    """Failed attempts since the last result that was kept."""
+
+    async def once(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[T]],
+        gives: Any,
+        *,
+        kind: str = "once",
+        used: Callable[[T], Used | None] | None = None,
+    ) -> T: ...
+
+    def progress(self, note: str) -> None: ...
+
+    async def ask(self, group: str, question: str, gives: type[A], name: str) -> Answered[A]: ...
+
+
 @dataclass(frozen=True)
 class StepContext:
     """An optional last parameter of a step: its side of the world."""
@@ -54,9 +142,37 @@ class StepContext:
     attempt: int
     """Counted from 1."""
     deadline: datetime
-    """Wall time at which this attempt is given up."""
+    """Wall time at which this attempt is given up; counted anew from every result that `once` keeps."""
     resources: typing.Mapping[str, Any] = field(default_factory=dict)
     """What the application's async context managers made, once per worker, by name."""
+    runner: Runner | None = None
+    """The engine's side; None where a test calls the step by itself."""
+
+    async def once(self, name: str, work: Callable[[], Awaitable[T]], *, gives: Any = None) -> T:
+        """Run `work` and keep its result on the log: a later attempt of this call gets it back and runs nothing.
+
+        `name` is its own within the call, the same in every attempt. What `work` raises is not kept. `gives` is the
+        type that the result is read back as; the default is what `work` says it returns, else plain JSON.
+        """
+        if self.runner is None:
+            return await work()
+        return await self.runner.once(name, work, gives)
+
+    def progress(self, note: str) -> None:
+        """Say how far it is: `show` tells the last word, at most one a second is recorded."""
+        if self.runner is not None:
+            self.runner.progress(note)
+
+    async def ask(self, group: str, question: str, gives: type[A], *, name: str = "ask") -> Answered[A]:
+        """Ask the people of an inbox. The attempt ends, nothing runs for days if need be; the call goes on with the answer.
+
+        Raises:
+            RuntimeError: nobody runs this step but a test; hand the answer in by a fake.
+        """
+        if self.runner is None:
+            message = f"a person of {group!r} is asked outside an engine; fake the step, or run it in a Simulation"
+            raise RuntimeError(message)
+        return await self.runner.ask(group, question, gives, name)
 
 
 @dataclass(frozen=True)
@@ -80,16 +196,35 @@ class Step(Generic[I, O]):
     """For the call with all its attempts and waits; none: as long as the retry lasts."""
     reconcile: Callable[[I], Awaitable[O | None]] | None = None
     """Asked before a call is tried again whose first try may have happened; an answer other than None is the result."""
+    limit: Limit | None = None
+    """What all workers together keep to."""
+    takes: Any = None
+    """The input's type, where the function does not say it."""
+    gives: Any = None
+    spends: Spends | None = None
+    """What a call may use at most, reserved from the budgets."""
+    model: str = ""
+    """The model that it asks, as the application names it."""
+    question: Any = None
+    """The event class that another run answers; there is no function to run then."""
+    otherwise: Any = None
+    """With `question`: the answer where no run stands under its key."""
 
     def call(self, input: I, /) -> Call[O]:
         return Call(self, input)
 
     async def __call__(self, input: I, /, *context: StepContext) -> O:
-        return await self.function(input, *context)
+        answer: Any = self.function(input, *context)
+        return typing.cast("O", answer if self.blocking else await answer)
 
     @cached_property
     def takes_context(self) -> bool:
         return len(self._parameters) > 1
+
+    @cached_property
+    def blocking(self) -> bool:
+        """Whether it is a plain `def`, which runs in a thread."""
+        return not inspect.iscoroutinefunction(self.function)
 
     @cached_property
     def _parameters(self) -> list[Any]:
@@ -97,12 +232,16 @@ class Step(Generic[I, O]):
         return [hints.get(name, Any) for name in inspect.signature(self.function).parameters]
 
     @cached_property
+    def _takes(self) -> Any:
+        return self._parameters[0] if self.takes is None else self.takes
+
+    @cached_property
     def input_type(self) -> TypeAdapter[I]:
-        return TypeAdapter(self._parameters[0])
+        return TypeAdapter(self._takes)
 
     @cached_property
     def _returns(self) -> Any:
-        return typing.get_type_hints(self.function).get("return", Any)
+        return typing.get_type_hints(self.function).get("return", Any) if self.gives is None else self.gives
 
     @cached_property
     def output_type(self) -> TypeAdapter[O]:
@@ -111,7 +250,7 @@ class Step(Generic[I, O]):
     @cached_property
     def write_input(self) -> Callable[[Any], bytes]:
         """JSON of an input; raises for one that is not of the input's type."""
-        return _writer(self.input_type, self._parameters[0])
+        return _writer(self.input_type, self._takes)
 
     @cached_property
     def write_output(self) -> Callable[[Any], bytes]:
@@ -178,6 +317,14 @@ class _Decorator(typing.Protocol):
     def __call__(self, function: Callable[[I, StepContext], Awaitable[O]], /) -> Step[I, O]: ...
 
 
+class _Blocking(typing.Protocol):
+    @overload
+    def __call__(self, function: Callable[[I], O], /) -> Step[I, O]: ...
+    @overload
+    def __call__(self, function: Callable[[I, StepContext], O], /) -> Step[I, O]: ...
+
+
+@overload
 def step(
     *,
     name: str | None = None,
@@ -185,19 +332,49 @@ def step(
     timeout: timedelta = _TIMEOUT,
     total: timedelta | None = None,
     reconcile: Callable[[Any], Awaitable[Any]] | None = None,
-) -> _Decorator:
+    limit: Limit | None = None,
+) -> _Decorator: ...
+@overload
+def step(
+    *,
+    blocking: Literal[True],
+    name: str | None = None,
+    retry: Retry = _RETRY,
+    timeout: timedelta = _TIMEOUT,
+    total: timedelta | None = None,
+    reconcile: Callable[[Any], Awaitable[Any]] | None = None,
+    limit: Limit | None = None,
+) -> _Blocking: ...
+def step(
+    *,
+    blocking: bool = False,
+    name: str | None = None,
+    retry: Retry = _RETRY,
+    timeout: timedelta = _TIMEOUT,
+    total: timedelta | None = None,
+    reconcile: Callable[[Any], Awaitable[Any]] | None = None,
+    limit: Limit | None = None,
+) -> Any:
     """Make a step of an async function of one input (and, if it wants one, a `StepContext`).
 
-    The step's name is the function's: it is stored, so renaming the function renames the step.
+    The step's name is the function's: it is stored, so renaming the function renames the step. With `blocking=True` it
+    is a plain `def`, which runs in one of a bounded number of threads and is not stopped at its timeout, only given up.
+    `limit` holds across all workers.
     """
 
-    def mark(function: Callable[..., Awaitable[Any]], /) -> Step[Any, Any]:
-        if not inspect.iscoroutinefunction(function):
-            message = f"step {function!r} is not async; write `async def`, since a step may wait"
+    def mark(function: Callable[..., Any], /) -> Step[Any, Any]:
+        if not blocking and not inspect.iscoroutinefunction(function):
+            message = (
+                f"step {function!r} is not async; write `async def`, since a step may wait, or @step(blocking=True) "
+                "to have it run in a thread"
+            )
+            raise TypeError(message)
+        if blocking and inspect.iscoroutinefunction(function):
+            message = f"step {function.__name__} is async and blocking=True; a thread is for a plain `def`"
             raise TypeError(message)
         if timeout <= timedelta() or (total is not None and total <= timedelta()):
             message = f"step {function.__name__}: timeout and total must be above 0"
             raise ValueError(message)
-        return Step(name or function.__name__, function, retry, timeout, total, reconcile)
+        return Step(name or function.__name__, function, retry, timeout, total, reconcile, limit)
 
     return mark
