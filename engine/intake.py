@@ -34,6 +34,8 @@ TEXTS: Final[tuple[str, ...]] = (
     "tracestate",
     "longwatchcause",
 )
+PERSONAL: Final[tuple[str, ...]] = ("longwatchwho", "longwatchvisit")
+"""Attributes that make an event a person's answer. They are believed, so they are taken from `Client.answer` alone."""
 
 
 def read(raw: bytes, application: Application) -> list[EventEntry]:
@@ -54,20 +56,37 @@ def entries(envelope: CloudEvent, application: Application) -> list[EventEntry]:
     return application.entries(application.read_event(envelope), envelope)
 
 
-def envelope_of(event: Event, *, key: str = "", id: str = "", source: str = "longwatch-client") -> CloudEvent:
-    """A CloudEvent around an event of the application; sent twice with one `id` it is taken once."""
+def envelope_of(
+    event: Event, *, key: str = "", id: str = "", source: str = "longwatch-client", who: str = "", visit: int = 0
+) -> CloudEvent:
+    """A CloudEvent around an event of the application; sent twice with one `id` it is taken once.
+
+    `who` and `visit` make it a person's answer (see `EventEntry`). The engine believes them, so only who knows the
+    person may set them: code that calls this, never bytes from outside, which come through `read_envelope`.
+    """
     data = event.model_dump_json().encode()
     time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return CloudEvent(
-        id=id or str(uuid4()), source=source, type=type(event).__name__, subject=key, time=time, data=Raw(data)
+        id=id or str(uuid4()),
+        source=source,
+        type=type(event).__name__,
+        subject=key,
+        time=time,
+        data=Raw(data),
+        longwatchwho=who,
+        longwatchvisit=visit,
     )
 
 
 def read_envelope(raw: bytes) -> CloudEvent:
     """A CloudEvent, checked for all that does not need the application.
 
+    It comes from outside, so it speaks for nobody: an event that says whose answer it is is refused. Answers are given
+    with `longwatch answer` or `Client.answer`, by callers who are trusted to know the person.
+
     Raises:
-        EventRefused: too large, no JSON object, an attribute is missing or has another type than the standard says.
+        EventRefused: too large, no JSON object, an attribute is missing or has another type than the standard says, or
+            it claims to be a person's answer.
     """
     if not raw.strip():
         raise EventRefused("there is no event: nothing was given")
@@ -86,7 +105,15 @@ def read_envelope(raw: bytes) -> CloudEvent:
     found = {name: _text(name, fields[name]) for name in TEXTS if name in fields}
     _check(found, fields)
     return CloudEvent(
-        **{name: value for name, value in found.items() if name != "datacontenttype"},
+        specversion=found["specversion"],
+        id=found["id"],
+        source=found["source"],
+        type=found["type"],
+        subject=found.get("subject", ""),
+        time=found.get("time", ""),
+        traceparent=found.get("traceparent", ""),
+        tracestate=found.get("tracestate", ""),
+        longwatchcause=found.get("longwatchcause", ""),
         data=Raw(msgspec.json.format(fields.get("data", b"null"), indent=-1)),
         longwatchhops=_hops(fields),
     )
@@ -107,6 +134,9 @@ def _hops(fields: Mapping[str, Raw]) -> int:
 
 
 def _check(found: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+    for name in PERSONAL:
+        if name in fields:
+            raise EventRefused("is not taken from outside; a person's answer is given with `longwatch answer`", name)
     for name in REQUIRED:
         if not found.get(name):
             raise EventRefused("is missing or empty; every CloudEvent has it", name)

@@ -121,4 +121,6 @@ def _entry(workflow: Workflow[Any], event: Event, envelope: CloudEvent) -> Event
         traceparent=envelope.traceparent,
         tracestate=envelope.tracestate,
         hops=envelope.longwatchhops,
+        who=envelope.longwatchwho,
+        visit=envelope.longwatchvisit,
     )

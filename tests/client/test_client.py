@@ -189,6 +189,8 @@ async def test_a_key_may_hold_a_slash(client: Client, engine: PlainEngine) -> No
         (cloud(time="yesterday"), "time"),
         (cloud(datacontenttype="text/xml"), "datacontenttype"),
         (cloud(data_base64="AAAA"), "data_base64"),
+        (cloud(longwatchwho="the boss"), "longwatchwho: is not taken from outside"),
+        (cloud(longwatchvisit=1), "longwatchvisit: is not taken from outside"),
         (json.dumps(cloud(more="x" * (1 << 20))).encode(), "at most 1,048,576"),
     ],
 )

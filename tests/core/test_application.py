@@ -36,6 +36,12 @@ def test_the_key_of_an_event_is_found_in_its_data() -> None:
     assert bytes(entry.data) == b'{"order":"4711"}'
 
 
+def test_an_answer_says_whose_it_is_and_to_which_visit() -> None:
+    (entry,) = entries("Placed", b'{"order":"4711"}', longwatchwho="ann", longwatchvisit=3)
+
+    assert (entry.who, entry.visit) == ("ann", 3)
+
+
 def test_the_key_of_an_event_without_a_field_is_its_subject() -> None:
     assert [e.key for e in entries("Paid", b'{"amount":1}', subject="4711")] == ["4711"]
 
