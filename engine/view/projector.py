@@ -15,8 +15,10 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
+from engine.core.record import Asks
 from engine.log.protocol import order_of
 from engine.view import database
+from engine.view.inbox import InboxWriting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +57,10 @@ class _Seen(Struct, gc=False):
     before: str = msgspec.field(default="", name="from")
     since: int = 0
     status: str = "waiting"
+    visit: int = 0
     wakes: int = 0
+    taken: str = ""
+    asks: tuple[Asks, ...] = ()
     ignored: str = ""
     halted: _Halted | None = None
     data: msgspec.Raw = msgspec.Raw(b"")
@@ -217,6 +222,7 @@ class _Writing:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._standings = _Standings(connection)
+        self._inbox = InboxWriting(connection)
         self._inserts: list[tuple[Value, ...]] = []
         self._updates: list[tuple[Value, ...]] = []
         self._dropped: list[tuple[Value, ...]] = []
@@ -231,13 +237,20 @@ class _Writing:
                 new.append(change)
             else:
                 self._update(change, row)
+                self._ask(row.id, change)
         for number, change in self._numbered(new):
             self._insert(number, change)
+            self._ask(number, change)
         self._many(_INSERT, self._inserts)
         self._many(_UPDATE, self._updates)
         self._many(_DROP, self._dropped)
         self._many(_ADD, self._added)
         self._many(_MOVE, self._standings.moves())
+        self._inbox.write([row.id for row in known.values()])
+
+    def _ask(self, number: int, change: _Change) -> None:
+        if (seen := change.record).asks:
+            self._inbox.asks(number, seen.workflow, seen.key, change.state, seen.visit, seen.taken, seen.asks)
 
     def advance(self, batch: Mapping[int, Sequence[Item]]) -> None:
         self._many(_ADVANCE, [(each, items[-1].id, _read(items[-1].payload).at) for each, items in batch.items()])

@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Column, Index, Integer, MetaData, Table, Text, UniqueConstraint
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of these tables. A view of another version is thrown away and made again from the journal."""
 
 metadata = MetaData()
@@ -63,6 +63,29 @@ field = Table(
     Column("run", Integer, primary_key=True),
     sqlite_with_rowid=False,
 )
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("run", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("since", Integer, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("visit", Integer, nullable=False),
+    Column("group", Text, nullable=False),
+    Column("call", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("until", Integer, nullable=False),
+    Column("taken", Text, nullable=False),
+    Column("schema", Text, nullable=False),
+    Index("inbox_since", "since", "run", "place"),
+    Index("inbox_of_group", "group", "since", "run", "place", "taken"),
+    sqlite_with_rowid=False,
+)
+"""What waits for people (see `engine.view.inbox`), the things that a run asks counted by `place`."""
 
 cursor = Table(
     "cursor",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, func, literal_column, select, union_all
 from sqlalchemy.exc import DatabaseError
 
-from engine.view import schema
+from engine.view import inbox, schema
 from engine.view.database import open_empty, open_reader, telling
+from engine.view.inbox import EVERYTHING
 from engine.view.projector import LONGEST_VALUE, read_fields
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection, Row, Select
+
+    from engine.view.inbox import InboxCount, InboxFilter, InboxRow, Place
 
 PAGE = 100
 """Standings asked for in one statement; SQLite takes 500 parts of a UNION."""
@@ -133,6 +136,23 @@ class View:
             return sorted(
                 (each for each in found if each.runs), key=lambda each: (each.workflow, each.state, each.status)
             )
+
+    def inbox(
+        self,
+        wanted: InboxFilter = EVERYTHING,
+        *,
+        limit: int = 100,
+        after: Place | None = None,
+        newest: bool = False,
+    ) -> list[InboxRow]:
+        """What waits for people, the longest first (or the newest), behind the last place of an earlier page."""
+        with self._ask() as connection:
+            return inbox.waiting(connection, wanted, limit=limit, after=after, newest=newest)
+
+    def inbox_counts(self, wanted: InboxFilter = EVERYTHING) -> list[InboxCount]:
+        """How much waits for each group."""
+        with self._ask() as connection:
+            return inbox.counted(connection, wanted)
 
     def as_of(self) -> int:
         """Log time of the newest record that was projected; 0 when there is none."""
