@@ -116,7 +116,7 @@ def counted(connection: Connection, wanted: InboxFilter) -> list[InboxCount]:
     """How much waits for each group."""
     query = _chosen(
         select(
-            inbox.c.group, func.count(), func.sum(inbox.c.taken != ""), func.min(inbox.c.since)
+            inbox.c.group, func.count(), func.count(func.nullif(inbox.c.taken, "")), func.min(inbox.c.since)
         ).group_by(inbox.c.group),
         wanted,
     ).order_by(inbox.c.group)  # fmt: skip

@@ -89,10 +89,11 @@ def test_one_asks_for_a_group_a_workflow_and_a_taker(path: Path) -> None:
     journal = Journal()
     journal.add("a", "Review", asks=(REVIEW,), taken="ann")
     journal.add("b", "Review", asks=(REVIEW, leave(40)), workflow="other")
+    journal.add("c", "Review", asks=(REVIEW,), taken="bob")
     view = projected(path, journal)
 
-    assert [row.key for row in view.inbox(InboxFilter(group="reviewers"))] == ["a", "b"]
+    assert [row.key for row in view.inbox(InboxFilter(group="reviewers"))] == ["a", "b", "c"]
     assert [row.key for row in view.inbox(InboxFilter(workflow="other"))] == ["b", "b"]
     assert [row.key for row in view.inbox(InboxFilter(taken="ann"))] == ["a"]
     assert view.inbox(InboxFilter(group="nobody")) == []
-    assert view.inbox_counts() == [InboxCount("adjusters", 1, 0, 40), InboxCount("reviewers", 2, 1, 50)]
+    assert view.inbox_counts() == [InboxCount("adjusters", 1, 0, 40), InboxCount("reviewers", 3, 2, 50)]
