@@ -6,17 +6,24 @@ The client is imported when it is first asked for: a workflow needs neither its 
 from typing import TYPE_CHECKING
 
 from engine.core.application import Application
+from engine.core.budget import Amount, Budget
 from engine.core.context import Context
 from engine.core.definition import Workflow
 from engine.core.errors import DefinitionError, EventRefused, LongwatchError
 from engine.core.model import (
+    Answer,
+    BudgetSpent,
     Event,
     Final,
     Publish,
+    Question,
+    Raise,
     Searchable,
     State,
     StepFailed,
     after,
+    answers,
+    ask,
     at,
     enter,
     every,
@@ -25,13 +32,30 @@ from engine.core.model import (
     runs,
     runs_each,
 )
-from engine.core.steps import Call, Retry, Step, StepContext, step
+from engine.core.steps import (
+    Answered,
+    Call,
+    Leave,
+    Limit,
+    NeverAgain,
+    Retry,
+    Step,
+    StepContext,
+    StepHalts,
+    TryAgain,
+    step,
+)
 
 if TYPE_CHECKING:
     from engine.client import Client
 
 __all__ = [
+    "Amount",
+    "Answer",
+    "Answered",
     "Application",
+    "Budget",
+    "BudgetSpent",
     "Call",
     "Client",
     "Context",
@@ -39,16 +63,25 @@ __all__ = [
     "Event",
     "EventRefused",
     "Final",
+    "Leave",
+    "Limit",
     "LongwatchError",
+    "NeverAgain",
     "Publish",
+    "Question",
+    "Raise",
     "Retry",
     "Searchable",
     "State",
     "Step",
     "StepContext",
     "StepFailed",
+    "StepHalts",
+    "TryAgain",
     "Workflow",
     "after",
+    "answers",
+    "ask",
     "at",
     "enter",
     "every",

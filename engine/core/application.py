@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engine.core.account import accounts
 from engine.core.definition import Workflow
 from engine.core.entry import EventEntry
 from engine.core.errors import DefinitionError, EventRefused
@@ -31,6 +32,8 @@ class Application:
         workflows: Sequence[Workflow[Any]],
         resources: Mapping[str, Callable[[], AbstractAsyncContextManager[Any]]] | None = None,
     ) -> None:
+        if any(w.account for w in workflows):
+            workflows = [*workflows, accounts]
         self.workflows = {w.name: w for w in workflows}
         self.resources = dict(resources or {})
         if problems := list(self._clashes(workflows)):

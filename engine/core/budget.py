@@ -80,10 +80,7 @@ def lacking(budget: Amount, spent: Spent, needs: Spends) -> str:
             left = euros(max(0, whole - taken))
             return f"it may cost {euros(needs.cost or 0)} EUR, {left} of {euros(whole)} are left"
     if budget.tokens is not None:
-        taken = spent.tokens + spent.reserved_tokens
-        if taken + (needs.tokens or 0) > budget.tokens + spent.more_tokens:
-            left = budget.tokens + spent.more_tokens - taken
-            return (
-                f"it may use {needs.tokens or 0} tokens, {max(0, left)} of {budget.tokens + spent.more_tokens} are left"
-            )
+        taken, most = spent.tokens + spent.reserved_tokens, budget.tokens + spent.more_tokens
+        if taken + (needs.tokens or 0) > most:
+            return f"it may use {needs.tokens or 0} tokens, {max(0, most - taken)} of {most} are left"
     return ""

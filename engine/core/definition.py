@@ -30,6 +30,9 @@ from engine.core.steps import Call, Step, careful_writer
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
+Begun = State | tuple[State | Answer[Any], ...]
+"""The first state; with it, where a question begins the run, its answer."""
+
 DEEP = 4
 """How many models a `Searchable` may stand in."""
 
@@ -348,7 +351,7 @@ class Workflow(Generic[E]):
         self,
         name: str,
         *,
-        start: Callable[[E], State] | Callable[[E, Context], State],
+        start: Callable[[E], Begun] | Callable[[E, Context], Begun],
         states: Sequence[type[State]],
         version: int = 1,
         migrate: Mapping[str, Callable[[dict[str, Any]], State]] | None = None,

@@ -17,16 +17,32 @@ import msgspec
 from msgspec import Raw
 from pydantic import ValidationError
 
+from engine.core import asking, spending
 from engine.core.context import Context, milliseconds, moment
 from engine.core.definition import Handler, MomentSpec, StateSpec, Workflow, WorkSpec, flat
-from engine.core.entry import Entry, EventEntry, FailureEntry, OrderEntry, ResultEntry, TickEntry, write_entry
+from engine.core.entry import (
+    AnswerEntry,
+    AskedEntry,
+    Asker,
+    Entry,
+    EventEntry,
+    FailureEntry,
+    KeptEntry,
+    OrderEntry,
+    QuestionEntry,
+    ResultEntry,
+    TickEntry,
+    write_entry,
+)
 from engine.core.errors import HandlerFailed, UnreadableSnapshot
 from engine.core.ids import CallId, Position, RunId
-from engine.core.model import Event, Publish, State, StepFailed, key_of
+from engine.core.model import Answer, Event, Publish, State, StepFailed, key_of
 from engine.core.reaction import (
     MAX_SNAPSHOT,
+    AskRun,
     CancelCall,
     Command,
+    Forget,
     Held,
     Place,
     PublishEvent,
@@ -63,7 +79,7 @@ from engine.core.snapshot import (
     read_stored,
     write_stored,
 )
-from engine.core.steps import Call, Step
+from engine.core.steps import Call, Step, StepHalts
 
 MAX_SEEN = 1_000
 MAX_HOPS = 100
@@ -75,7 +91,14 @@ SHOWN_CALLS = 20
 
 
 HELD = "held: the run is halted"
-_ATTEMPTS = (ResultEntry, FailureEntry)
+_CAUSES: dict[type[Entry], Cause] = {
+    ResultEntry: "result",
+    FailureEntry: "failure",
+    KeptEntry: "kept",
+    AskedEntry: "asked",
+    AnswerEntry: "answer",
+}
+_OF_CALLS = (ResultEntry, FailureEntry, KeptEntry, AskedEntry, AnswerEntry)
 
 
 class BadEvent(Exception):
@@ -95,6 +118,7 @@ class Fold:
         "came",
         "changed",
         "commands",
+        "current",
         "early",
         "entry",
         "hold",
@@ -103,6 +127,7 @@ class Fold:
         "reached",
         "records",
         "release",
+        "resumed",
         "rules",
         "running",
         "snap",
@@ -132,6 +157,10 @@ class Fold:
         self.published: list[Published] = []
         self.wakes, self.running = 0, False
         self.reached = False
+        self.current: Entry | None = None
+        """The entry that is being applied."""
+        self.resumed = ""
+        """The order that a halted run goes on by: `resume` or `skip`."""
 
     # -- what is stored is no run at rest ------------------------------------------------------------------------
 
@@ -142,8 +171,10 @@ class Fold:
         record = self._blank(
             grave.run, grave.seq + 1, grave.state, f"the run is finished ({grave.state})", prev=grave.prev
         )
+        if isinstance(entry, QuestionEntry):
+            asking.refuse(self, entry, "RunFinished", f"the run is finished ({grave.state})")
         again = write_stored(msgspec.structs.replace(grave, seq=grave.seq + 1, prev=f"{self.place.position}/0"))
-        return Reaction(again, records=[record], wakes=grave.expires)
+        return Reaction(again, self.commands, records=[record], wakes=grave.expires)
 
     def _blank(self, run: RunId, seq: int, state: str, ignored: str, prev: str = "") -> Record:
         cause, name, id_, source = _naming(self.entry)
@@ -181,7 +212,7 @@ class Fold:
     def begin(self, early: Early | None) -> Reaction:
         """No run stands under this key."""
         entry = self.entry
-        if isinstance(entry, EventEntry) and entry.type in self.workflow.starts_on:
+        if isinstance(entry, EventEntry | QuestionEntry) and entry.type in self.workflow.starts_on:
             run = run_id(self.workflow.name, entry.key, self.place.partition, self.place.position)
             self.snap = Snapshot(run=run, version=self.workflow.version, state="", data=Raw(b"null"))
             if early is not None:
@@ -193,6 +224,10 @@ class Fold:
             early = self._wait_for_start(entry, early)
         elif isinstance(entry, OrderEntry):
             self._dead(entry, f"there is no run {self.workflow.name}/{entry.key} to {entry.order}")
+        elif isinstance(entry, AnswerEntry):
+            self._dead(entry, f"there is no run {self.workflow.name}/{entry.key} to answer")
+        elif isinstance(entry, QuestionEntry):
+            asking.refuse(self, entry, "NoRun", f"there is no run {self.workflow.name}/{entry.key}")
         return self._waiting(early)
 
     def _waiting(self, early: Early | None) -> Reaction:
@@ -314,6 +349,7 @@ class Fold:
         from_, index = before.state, len(self.records)
         self._made, self._drawn, self.changed, self.published = 0, 0, False, []
         self.snap.seq += 1
+        self.current = entry
         failure: HandlerFailed | None = None
         ignored = ""
         if self.verdict is not None and self.verdict.index == index:
@@ -371,18 +407,11 @@ class Fold:
             raise ValueError(message)
         self.before = raw
         calls = tuple(
-            [PendingCall(c.id, c.step, c.attempt, c.due, c.status, c.error) for c in snap.calls[:SHOWN_CALLS]]
+            [
+                PendingCall(c.id, c.step, c.attempt, c.due, c.status, c.error, c.kept, c.note)
+                for c in snap.calls[:SHOWN_CALLS]
+            ]
         )
-        attempt = took = 0
-        error = who = why = traceparent = ""
-        if isinstance(entry, _ATTEMPTS):
-            attempt, took = entry.attempt, entry.took
-            if isinstance(entry, FailureEntry):
-                error = f"{entry.error}: {entry.message}"
-        elif isinstance(entry, EventEntry):
-            traceparent = entry.traceparent
-        elif isinstance(entry, OrderEntry):
-            who, why = entry.who, entry.why
         self.wakes, self.running = next_wake(snap), _runs(snap)
         data, fields = NOTHING, {}
         if self.changed and self._state is not None:
@@ -402,8 +431,6 @@ class Fold:
                 name=name,
                 id=id_,
                 source=source,
-                attempt=attempt,
-                took=took,
                 from_=from_,
                 to=snap.state,
                 visit=snap.visit,
@@ -411,20 +438,20 @@ class Fold:
                 status=_status(snap, running=self.running),
                 wakes=0 if snap.ended else self.wakes,
                 ignored=ignored,
-                error=error,
                 halted=snap.halted,
-                who=who,
-                why=why,
                 calls=calls,
                 more_calls=max(0, len(snap.calls) - SHOWN_CALLS),
                 timers=tuple([PendingTimer(f"{t.owner or snap.state}.{t.handler}", t.due) for t in snap.timers]),
                 published=tuple(self.published),
+                asks=asking.waiting_for_people(snap, workflow.specs.get(snap.state)),
+                taken=snap.taken,
+                spent=snap.spent,
                 data=data,
                 fields=fields,
-                traceparent=traceparent,
                 snapshot=digest_of(raw),
                 code=workflow.code,
                 base=base,
+                **_told_by(entry),
             )
         )
 
@@ -510,6 +537,14 @@ class Fold:
             return self._event(entry)
         if isinstance(entry, FailureEntry):
             return self._failed(entry)
+        if isinstance(entry, KeptEntry):
+            return asking.kept(self, entry)
+        if isinstance(entry, QuestionEntry):
+            return asking.question(self, entry) if self.snap.state else self._start(entry)
+        if isinstance(entry, AskedEntry):
+            return asking.asked(self, entry)
+        if isinstance(entry, AnswerEntry):
+            return asking.answered(self, entry)
         if isinstance(entry, OrderEntry):
             return self._order(entry)
         return ""
@@ -523,18 +558,18 @@ class Fold:
             seen = tuple(s for s in seen if s[0] >= oldest)
         if any(s[1] == mark for s in seen):
             return f"a repeat: event {entry.id!r} of {entry.source!r} was taken before"
-        if snap.state:
-            ignored = self._handle(entry)
-        else:
-            self._start(entry)
-            ignored = ""
+        ignored = self._handle(entry) if snap.state else self._start(entry)
         self.snap.seen = (*seen[-(MAX_SEEN - 1) :], (self.at, mark))
         return ignored
 
     def _handle(self, entry: EventEntry) -> str:
         if self.snap.ended:
             return f"the run is finished ({self.snap.state})"
-        spec = self._spec()
+        spec = self.spec()
+        if entry.visit and entry.visit != self.snap.visit:
+            return f"answered already: the run has moved on to {spec.name}"
+        if why := asking.taken_by_other(self.snap, entry.who):
+            return why
         handler = spec.events.get(entry.type)
         if handler is None:
             if entry.type in spec.later:
@@ -550,10 +585,12 @@ class Fold:
             return f"{spec.name} does not know {entry.type}"
         event = self._read_event(entry, handler.event or Event)
         self.snap.hops = entry.hops
-        self._answer(handler, self._call(handler, self.state(), event))
+        if entry.who:
+            self.snap.taken = ""
+        self.answer(handler, self.call_handler(handler, self.state(), event))
         return ""
 
-    def _read_event(self, entry: EventEntry, kind: type[Event]) -> Event:
+    def _read_event(self, entry: EventEntry | QuestionEntry, kind: type[Event]) -> Event:
         try:
             return kind.model_validate_json(bytes(entry.data))
         except ValidationError as error:
@@ -562,7 +599,7 @@ class Fold:
             message = f"{entry.type} does not fit its schema: {where}: {first['msg']}"
             raise BadEvent(message) from None
 
-    def _start(self, entry: EventEntry) -> None:
+    def _start(self, entry: EventEntry | QuestionEntry) -> str:
         snap = self.snap
         try:
             event = self._read_event(entry, self.workflow.starts_on[entry.type])
@@ -570,31 +607,44 @@ class Fold:
             if not self.records:
                 raise
             raise ValueError(str(error)) from None  # it halted here before: that run is there, and stays
-        snap.hops, snap.entered = entry.hops, self.at
+        snap.entered = self.at
+        if isinstance(entry, EventEntry):
+            snap.hops = entry.hops
         starting = self.workflow.starting
         answer = starting.function(event, self._context()) if starting.takes_context else starting.function(event)
-        self._answer(starting, answer)
+        self.answer(starting, answer)
         if not snap.state:
             message = "start answered with no state; a run must begin in one"
             raise TypeError(message)
+        return ""
 
-    def _pending(self, entry: ResultEntry | FailureEntry) -> Pending | None:
-        if entry.run != self.snap.run:
+    def pending(self, run: RunId, call_id: CallId) -> Pending | None:
+        """The call of this run that waits under this id."""
+        if run != self.snap.run:
             return None
         for call in self.snap.calls:
-            if call.id == entry.call:
+            if call.id == call_id:
                 return call
         return None
 
+    def put(self, call: Pending) -> None:
+        """Put `call` in the place of the pending call of its id."""
+        self.snap.calls = tuple([call if c.id == call.id else c for c in self.snap.calls])
+
     def _result(self, entry: ResultEntry) -> str:
-        call = self._pending(entry)
+        call = self.pending(entry.run, entry.call)
         if call is None:
+            if entry.call.endswith(spending.RESERVE):
+                return spending.granted(self, entry)
             return "late: nobody waits for this call any longer"
+        return self._done_with(call, entry.output)
+
+    def _done_with(self, call: Pending, output: Raw) -> str:
         self._drop(call)
         if not call.work:
             return ""
         progress = next(w for w in self.snap.works if w.work == call.work)
-        results = (*progress.results, (call.slot, entry.output))
+        results = (*progress.results, (call.slot, output))
         if len(results) < progress.size:
             self._progress(msgspec.structs.replace(progress, results=results))
             self._start_queued(call.work)
@@ -602,7 +652,15 @@ class Fold:
         self._work_done(progress, results)
         return ""
 
+    def _over(self, call: Pending) -> None:
+        """A call is done with: what it kept is not needed any more, what was reserved for it is settled."""
+        if call.kept:
+            self.commands.append(Forget(self.snap.run, call.id))
+        if call.reserved:
+            spending.settle(self, call)
+
     def _drop(self, call: Pending) -> None:
+        self._over(call)
         self.snap.calls = tuple([c for c in self.snap.calls if c is not call])
 
     def _progress(self, new: Progress) -> None:
@@ -611,15 +669,24 @@ class Fold:
     def _start_queued(self, work: str) -> None:
         queued = next((c for c in self.snap.calls if c.work == work and c.status == "queued"), None)
         if queued is not None:
-            self._launch(msgspec.structs.replace(queued, status="running"))
+            self._pay(queued)
 
-    def _launch(self, call: Pending) -> None:
+    def _pay(self, call: Pending) -> None:
+        """Have it run, if it can be paid for."""
+        step = self.workflow.steps.get(call.step)
+        paid = msgspec.structs.replace(call, status="running") if step is None else spending.pay(self, call, step)
+        if paid.status == "running":
+            self.launch(paid)
+        else:
+            self.put(paid)
+
+    def launch(self, call: Pending) -> None:
         """Put `call` in the place of the pending call of its id and have it run."""
-        self.snap.calls = tuple(call if c.id == call.id else c for c in self.snap.calls)
-        self.commands.append(StartCall(self.snap.run, call.id, call.step, call.input, call.attempt, call.since))
+        self.put(call)
+        self.commands.append(_start(self.snap.run, call))
 
     def _work_done(self, progress: Progress, results: Sequence[tuple[int, Raw]]) -> str:
-        spec = self._spec()
+        spec = self.spec()
         work = spec.works_by_name[progress.work]
         self.snap.works = tuple([w for w in self.snap.works if w.work != progress.work])
         if work.each:
@@ -629,48 +696,70 @@ class Fold:
             ordered = results if len(results) == 1 else sorted(results, key=lambda r: r[0])
             outputs = [work.steps[slot].read_output(bytes(raw)) for slot, raw in ordered]
         handler = _must(work.done)
-        self._answer(handler, self._call(handler, self.state(), *outputs))
+        self.answer(handler, self.call_handler(handler, self.state(), *outputs))
         return ""
 
     def _failed(self, entry: FailureEntry) -> str:
-        call = self._pending(entry)
+        call = self.pending(entry.run, entry.call)
         if call is None:
             return "late: nobody waits for this call any longer"
-        if entry.attempt != call.attempt or call.status != "running":
+        if entry.attempt != call.attempt or call.status not in ("running", "asked"):
             return f"late: attempt {entry.attempt} was given up before"
         step = self.workflow.steps.get(call.step)
-        if step is not None and not entry.final and (wait := self._wait(step, call, entry)) is not None:
+        if entry.halts:
+            if self.resumed == "resume":
+                self.launch(msgspec.structs.replace(call, attempt=call.attempt + 1))
+                return ""
+            if self.resumed != "skip":
+                message = f"{call.step}: {entry.message}; mend it, then `longwatch resume`"
+                raise StepHalts(message)
+        elif step is not None and step.otherwise is not None and entry.error == "NoRun":
+            return self._done_with(call, Raw(step.write_output(step.otherwise)))
+        elif step is not None and not entry.final and (wait := self._wait(step, call, entry)) is not None:
             waiting = msgspec.structs.replace(
-                call, status="waiting", due=self.at + wait, error=f"{entry.error}: {entry.message}"
+                call,
+                status="waiting",
+                due=self.at + wait,
+                error=f"{entry.error}: {entry.message}",
+                failures=call.failures + (not entry.outage),
+                outages=call.outages + entry.outage,
             )
-            self.snap.calls = tuple(waiting if c is call else c for c in self.snap.calls)
+            self.put(waiting)
             return ""
+        self.lost(call, entry.error, entry.message)
+        return ""
+
+    def lost(self, call: Pending, error: str, message: str) -> None:
+        """A call has failed for good."""
         if not call.work:
-            self._give_up(msgspec.structs.replace(call, status="failed", error=f"{entry.error}: {entry.message}"))
-            return ""
+            self._give_up(msgspec.structs.replace(call, status="failed", error=f"{error}: {message}", asks=None))
+            return
         self._drop(call)
         self._drop_work(call.work)
-        work = self._spec().works_by_name[call.work]
-        failure = StepFailed(
-            step=call.step, error=entry.message or entry.error, type=entry.error, attempts=entry.attempt
-        )
+        work = self.spec().works_by_name[call.work]
+        failure = StepFailed(step=call.step, error=message or error, type=error, attempts=call.attempt)
         handler = _must(work.failed)
-        self._answer(handler, self._call(handler, self.state(), failure))
-        return ""
+        self.answer(handler, self.call_handler(handler, self.state(), failure))
 
     def _give_up(self, gone: Pending) -> None:
         """A call that nobody waits for has failed: it stays to be seen and retried, the last hundred of them."""
+        spending.settle(self, gone)
+        gone = msgspec.structs.replace(gone, reserved=False, tokens=0, cost=0)
         calls = [gone if c.id == gone.id else c for c in self.snap.calls if c.id != gone.id or not self.snap.ended]
         failed = [c for c in calls if c.status == "failed"]
         if len(failed) > MAX_FAILED:
             calls.remove(failed[0])
+            self._over(failed[0])
+        if self.snap.ended:
+            self._over(gone)
         self.snap.calls = tuple(calls)
 
     def _wait(self, step: Step[Any, Any], call: Pending, entry: FailureEntry) -> int | None:
         """Log ms until the next attempt; None: there is none."""
-        if call.attempt >= step.retry.attempts:
+        if not entry.outage and call.failures + 1 >= step.retry.attempts:
             return None
-        wait = int(max(step.retry.wait(call.attempt), entry.wait) * self.place.lapse)
+        tried = call.failures + call.outages + 1
+        wait = int(max(step.retry.wait(tried), entry.wait) * self.place.lapse)
         if step.total is not None:
             whole = int(step.total.total_seconds() * 1000 * self.place.lapse)
             if self.at + wait - call.since > whole:
@@ -684,22 +773,26 @@ class Fold:
         snap.works = tuple(w for w in snap.works if w.work != work)
 
     def _cancel(self, calls: Iterator[Pending]) -> None:
-        self.commands += [CancelCall(self.snap.run, c.id) for c in calls if c.status == "running"]
+        """Nobody waits for these any longer."""
+        for call in calls:
+            if call.status == "running":
+                self.commands.append(CancelCall(self.snap.run, call.id))
+            self._over(call)
 
     def _again(self, call: Pending) -> str:
-        self._launch(msgspec.structs.replace(call, status="running", attempt=call.attempt + 1, due=0))
+        self.launch(msgspec.structs.replace(call, status="running", attempt=call.attempt + 1, due=0))
         return ""
 
     def _timer(self, timer: Timer) -> str:
         self._current()
-        spec = self._spec()
+        spec = self.spec()
         handler = spec.timers_by_name.get((timer.owner, timer.handler))
         rest = tuple(t for t in self.snap.timers if t is not timer)
         self.snap.timers = (*rest, *self._next_of(timer))
         self.snap.hops = 0
         if handler is None:
             return f"{spec.name} has no timer {timer.handler} of {timer.owner or spec.name}"
-        self._answer(handler, self._call(handler, self.state()))
+        self.answer(handler, self.call_handler(handler, self.state()))
         return ""
 
     def _next_of(self, timer: Timer) -> tuple[Timer, ...]:
@@ -720,6 +813,10 @@ class Fold:
             return self._end_by_order()
         if entry.order == "retry":
             return self._retry()
+        if entry.order == "take":
+            return asking.take(self, entry.who)
+        if entry.order == "release":
+            return asking.release(self)
         return "the run is not halted"
 
     def _end_by_order(self) -> str:
@@ -736,9 +833,7 @@ class Fold:
     def _retry(self) -> str:
         again = [c for c in self.snap.calls if c.status in ("waiting", "failed")]
         for call in again:
-            self._launch(
-                msgspec.structs.replace(call, status="running", attempt=call.attempt + 1, due=0, since=self.at)
-            )
+            self._pay(msgspec.structs.replace(call, attempt=call.attempt + 1, due=0, since=self.at))
         return "" if again else "no call of this run waits for another attempt"
 
     def _halted(self, held: Sequence[Held]) -> Reaction:
@@ -760,6 +855,8 @@ class Fold:
     def _leave_out(self, held: Sequence[Held], why: str) -> None:
         for item in held:
             self._apply(item.position, *_naming(item.entry, self.snap), lambda: why, item.entry)
+            if isinstance(item.entry, QuestionEntry):
+                asking.refuse(self, item.entry, "RunFinished", why)
         self.release += len(held)
 
     def _resume(self, order: OrderEntry, held: Sequence[Held]) -> Reaction:
@@ -770,6 +867,7 @@ class Fold:
         if not self._apply(self.place.position, *_naming(order), partial(self._lift, order), order):
             return self._done()
         self._state = None
+        self.resumed = order.order
         if halted is not None:
             self.at = halted.at
         if order.order == "skip" and timer is None:
@@ -782,6 +880,7 @@ class Fold:
         for done, item in enumerate(held):
             self.behind = len(held) - done
             self.release += self._go(item.entry, item.position, item.at)
+            self.resumed = ""
             if self.snap.halted is not None:
                 return
         self.behind = 0
@@ -801,6 +900,8 @@ class Fold:
         if (move := self._at_once()) is not None:
             self._take_up(move, self.place.position, why)
             return held
+        if held and isinstance(held[0].entry, FailureEntry) and held[0].entry.halts:
+            return held  # folded again as a call that is given up
         self._leave_out(held[:1], why)
         self.behind = len(held[1:])
         return held[1:]
@@ -838,7 +939,7 @@ class Fold:
 
     # -- states --------------------------------------------------------------------------------------------------
 
-    def _spec(self) -> StateSpec:
+    def spec(self) -> StateSpec:
         try:
             return self.workflow.specs[self.snap.state]
         except KeyError:
@@ -859,7 +960,7 @@ class Fold:
     def _read_state(self) -> State:
         snap = self.snap
         try:
-            return self._spec().read(bytes(snap.data))
+            return self.spec().read(bytes(snap.data))
         except ValidationError as error:
             message = f"state {snap.state} as version {snap.version} stored it does not fit this code: {error}"
             raise UnreadableSnapshot(message) from None
@@ -889,7 +990,7 @@ class Fold:
         What is still there goes on. A timer that is new is set, counted from when the state was entered; one that is
         missing may have fired already, so it is set only when it repeats, leads on or is not due yet.
         """
-        snap, spec = self.snap, self._spec()
+        snap, spec = self.snap, self.spec()
         entered = {g.name: g.entered for g in snap.groups}
         snap.groups = tuple(Group(g, snap.visit, entered.setdefault(g, snap.entered)) for g in spec.groups)
         due = {(h.owner, h.name): (h, entered.get(h.owner, snap.entered) + h.delay) for h in spec.timers}
@@ -915,26 +1016,34 @@ class Fold:
     def _context(self) -> Context:
         snap = self.snap
         self._drawn += 1
-        return Context(self.entry.key, snap.run, self.at, snap.entered, snap.seq, self._drawn)
+        current = self.current
+        who = current.who if isinstance(current, EventEntry) else ""
+        asker = current.asker if isinstance(current, QuestionEntry) else None
+        return Context(self.entry.key, snap.run, self.at, snap.entered, snap.seq, self._drawn, who, asker)
 
-    def _call(self, handler: Handler, *arguments: Any) -> Any:
+    def call_handler(self, handler: Handler, *arguments: Any) -> Any:
+        """What a handler answers."""
         if handler.takes_context:
             return handler.function(*arguments, self._context())
         return handler.function(*arguments)
 
-    def _answer(self, handler: Handler, answer: Any) -> None:
+    def answer(self, handler: Handler, answer: Any) -> None:
         """Check an answer against its annotation and carry it out."""
         if isinstance(answer, State):
             _check_target(handler, answer)
             self._move(answer)
             return
         following: State | None = None
-        others: list[Call[Any] | Publish] = []
+        others: list[Call[Any] | Publish | Answer[Any]] = []
         for part in flat((answer,)):
             if isinstance(part, State) and following is None:
                 _check_target(handler, part)
                 following = part
-            elif (isinstance(part, Call) and handler.calls) or (isinstance(part, Publish) and handler.publishes):
+            elif (
+                (isinstance(part, Call) and handler.calls)
+                or (isinstance(part, Publish) and handler.publishes)
+                or (isinstance(part, Answer) and handler.replies)
+            ):
                 others.append(part)
             else:
                 raise TypeError(_not_allowed(handler, part))
@@ -943,9 +1052,11 @@ class Fold:
         if following is not None:
             self._move(following)
 
-    def _emit(self, part: Call[Any] | Publish) -> None:
+    def _emit(self, part: Call[Any] | Publish | Answer[Any]) -> None:
         if isinstance(part, Call):
             self._make(part.step, part.step.write_input(part.input))
+        elif isinstance(part, Answer):
+            self.commands.append(asking.reply(part))
         else:
             self._publish(part)
 
@@ -954,9 +1065,23 @@ class Fold:
         id_ = CallId(f"{snap.seq}.{self._made}")
         self._made += 1
         call = Pending(id_, step.name, Raw(raw), self.at, work, slot, status="queued" if queued else "running")
+        if step.question is not None:
+            self._ask(step, msgspec.structs.replace(call, status="asked"))
+            return
+        if step.spends is not None and not queued:
+            call = spending.pay(self, call, step)
         snap.calls = (*snap.calls, call)
-        if not queued:
-            self.commands.append(StartCall(snap.run, id_, step.name, call.input, 1, self.at))
+        if call.status == "running":
+            self.commands.append(_start(snap.run, call))
+
+    def _ask(self, step: Step[Any, Any], call: Pending) -> None:
+        """Have another run asked; its answer is the call's result."""
+        snap = self.snap
+        snap.calls = (*snap.calls, call)
+        asker = Asker(self.workflow.name, self.entry.key, snap.run, call.id)
+        caused = self.current
+        trace = caused.traceparent if isinstance(caused, EventEntry | QuestionEntry) else ""
+        self.commands.append(AskRun(step.read_input(bytes(call.input)), asker, trace))
 
     def _publish(self, part: Publish) -> None:
         snap, event = self.snap, part.event
@@ -999,17 +1124,20 @@ class Fold:
         if snap.calls:
             self._cancel(c for c in snap.calls if c.work)
             snap.calls = tuple([c for c in snap.calls if not c.work])
-        snap.works = ()
+        snap.works, snap.taken = (), ""
         snap.state, snap.data, snap.entered = spec.name, Raw(spec.write(new)), self.at
         snap.visit += 1
         old, self._state, self.changed = self._state, new, True
         entered = self._regroup(spec, new, old)
         if spec.final:
             snap.timers, snap.ended = (), self.at
+            for call in snap.calls:
+                if call.status == "failed":
+                    self._over(call)
             snap.calls = tuple(c for c in snap.calls if c.status != "failed")
         for handler in spec.enters:
             if not handler.owner or handler.owner in entered:
-                for part in flat((self._call(handler, new),)):
+                for part in flat((self.call_handler(handler, new),)):
                     if not isinstance(part, Call | Publish):
                         raise TypeError(_not_allowed(handler, part))
                     self._emit(part)
@@ -1077,6 +1205,35 @@ def _run_in(stored: bytes) -> RunId:
     return RunId(found[1].decode() if found else "")
 
 
+def _told_by(entry: Entry | None) -> dict[str, Any]:
+    """What a record takes over from the entry that was applied."""
+    match entry:
+        case ResultEntry():
+            return {"attempt": entry.attempt, "took": entry.took}
+        case FailureEntry():
+            error = f"{entry.error}: {entry.message}"
+            return {"attempt": entry.attempt, "took": entry.took, "error": error, "inner": entry.inner}
+        case EventEntry():
+            return {"traceparent": entry.traceparent, "who": entry.who}
+        case OrderEntry():
+            return {"who": entry.who, "why": entry.why}
+        case KeptEntry():
+            told = {"attempt": entry.attempt, "took": entry.took, "inner": entry.name}
+            return told | {"used": entry.used, "again": entry.again}
+        case AskedEntry():
+            return {"attempt": entry.attempt, "inner": entry.name, "why": entry.question}
+        case AnswerEntry():
+            return {"inner": entry.name, "who": entry.who}
+        case QuestionEntry():
+            return {"asker": entry.asker, "traceparent": entry.traceparent}
+        case _:
+            return {}
+
+
+def _start(run: RunId, call: Pending) -> StartCall:
+    return StartCall(run, call.id, call.step, call.input, call.attempt, call.since, call.kept, call.failures)
+
+
 def _must(handler: Handler | None) -> Handler:
     assert handler is not None  # noqa: S101 - the definition was checked
     return handler
@@ -1084,12 +1241,14 @@ def _must(handler: Handler | None) -> Handler:
 
 def _naming(entry: Entry, snap: Snapshot | None = None) -> tuple[Cause, str, str, str]:
     """(cause, name, id, source) of an entry, as its record tells it."""
-    if isinstance(entry, _ATTEMPTS):
-        step = ""
+    if isinstance(entry, _OF_CALLS):
+        step, id_ = "", entry.call.removesuffix(spending.RESERVE)
         for call in snap.calls if snap is not None else ():
-            if call.id == entry.call:
+            if call.id == id_:
                 step = call.step
-        return ("result" if isinstance(entry, ResultEntry) else "failure"), step, entry.call, ""
+        return _CAUSES[type(entry)], step, entry.call, ""
+    if isinstance(entry, QuestionEntry):
+        return "question", entry.type, "", f"{entry.asker.workflow}/{entry.asker.key}"
     if isinstance(entry, EventEntry):
         return "event", entry.type, entry.id, entry.source
     if isinstance(entry, OrderEntry):

@@ -129,7 +129,9 @@ def running_calls(stored: bytes) -> list[StartCall]:
     if type(known) is not Snapshot or known.halted is not None:
         return []
     return [
-        StartCall(known.run, c.id, c.step, c.input, c.attempt, c.since) for c in known.calls if c.status == "running"
+        StartCall(known.run, c.id, c.step, c.input, c.attempt, c.since, c.kept, c.failures)
+        for c in known.calls
+        if c.status == "running"
     ]
 
 

@@ -1,0 +1,168 @@
+"""The fold's side of budgets: a call is paid for before it begins, and settled when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw
+
+from engine.core import account
+from engine.core.budget import lacking, micro
+from engine.core.entry import AnswerEntry, Asker, EventEntry, ResultEntry, Used
+from engine.core.ids import CallId
+from engine.core.model import BudgetSpent, Raise
+from engine.core.reaction import AskRun
+from engine.core.record import Asks, Spent
+from engine.core.snapshot import Pending
+from engine.core.steps import Spends, Step
+
+if TYPE_CHECKING:
+    from engine.core.fold import Fold
+
+GROUP = "budgets"
+NAME = "budget"
+RESERVE = ".budget"
+"""Behind a call's id: the reservation for it, whose answer must not be taken for the call's."""
+
+
+def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
+    """Reserve what the call may use. Its status says whether it may run now, or what it waits for."""
+    budget, needs = fold.workflow.budget, step.spends
+    if budget is None or needs is None or call.reserved:
+        return msgspec.structs.replace(call, status="running")
+    if budget.run is not None:
+        spent = fold.snap.spent or Spent()
+        if why := lacking(budget.run, spent, needs):
+            return broke(fold, call, "run", why)
+        fold.snap.spent = _reserved(spent, needs, 1)
+    call = msgspec.structs.replace(call, reserved=True, asks=None, status="running")
+    if not budget.shared:
+        return call
+    reserve = account.Reserve(
+        account=fold.workflow.account,
+        call=_name(fold, call),
+        origin=_origin(fold),
+        waits=not _handled(fold),
+        needs=account.Sum(tokens=needs.tokens or 0, cost=needs.cost or 0),
+        bounds=account.Bounds.of(budget),
+    )
+    fold.commands.append(AskRun(reserve, _asker(fold, CallId(f"{call.id}{RESERVE}"))))
+    return msgspec.structs.replace(call, status="reserving")
+
+
+def granted(fold: Fold, entry: ResultEntry) -> str:
+    """What the account answered."""
+    id_ = entry.call.removesuffix(RESERVE)
+    call = next((c for c in fold.snap.calls if c.id == id_ and c.status == "reserving"), None)
+    if call is None or entry.run != fold.snap.run:
+        return "late: no call waits for this reservation any longer"
+    answer = account.Granted.model_validate_json(bytes(entry.output))
+    if answer.granted:
+        fold.launch(msgspec.structs.replace(call, status="running"))
+        return ""
+    step = fold.workflow.steps[call.step]
+    if fold.snap.spent is not None and step.spends is not None:
+        fold.snap.spent = _reserved(fold.snap.spent, step.spends, -1)
+    fold.put(broke(fold, msgspec.structs.replace(call, reserved=False), fold.workflow.account, answer.why))
+    return ""
+
+
+def broke(fold: Fold, call: Pending, budget: str, why: str) -> Pending:
+    """It cannot be paid for: the state is told that handles `BudgetSpent`, and the call waits for people."""
+    if _handled(fold):
+        event = BudgetSpent(budget=budget, step=call.step, reason=why)
+        data = Raw(event.model_dump_json().encode())
+        id_, source = f"{_name(fold, call)}{RESERVE}", f"longwatch/{fold.workflow.name}"
+        entry = EventEntry(fold.workflow.name, fold.entry.key, id_, source, BudgetSpent.__name__, data)
+        fold.snap.kept = (*fold.snap.kept, entry)
+    asks = Asks(GROUP, call.id, NAME, f"{call.step}: the budget of this {budget} is spent: {why}", fold.at)
+    return msgspec.structs.replace(call, status="asking", asks=asks)
+
+
+def raised(fold: Fold, call: Pending, entry: AnswerEntry) -> bool:
+    """A person says how much more; False: no more."""
+    more = Raise.model_validate_json(bytes(entry.answer))
+    if more.eur <= 0 and more.tokens <= 0:
+        return False
+    spent = fold.snap.spent or Spent()
+    fold.snap.spent = msgspec.structs.replace(
+        spent, more_tokens=spent.more_tokens + more.tokens, more_cost=spent.more_cost + micro(more.eur)
+    )
+    paid = pay(fold, call, fold.workflow.steps[call.step])
+    if paid.status == "running":
+        fold.launch(paid)
+    else:
+        fold.put(paid)
+    return True
+
+
+def settle(fold: Fold, call: Pending) -> None:
+    """It is over: what it used is spent, what else was reserved for it is free."""
+    step, budget = fold.workflow.steps.get(call.step), fold.workflow.budget
+    if not call.reserved or budget is None or step is None or step.spends is None:
+        return
+    if fold.snap.spent is not None:
+        spent = _reserved(fold.snap.spent, step.spends, -1)
+        tokens, cost = spent.tokens + call.tokens, spent.cost + call.cost
+        fold.snap.spent = msgspec.structs.replace(spent, tokens=tokens, cost=cost)
+    if budget.shared:
+        needs = account.Sum(tokens=step.spends.tokens or 0, cost=step.spends.cost or 0)
+        used = account.Sum(tokens=call.tokens, cost=call.cost)
+        _tell(fold, _name(fold, call), needs, used)
+
+
+def use(fold: Fold, used: Used | None, call: Pending | None) -> Pending | None:
+    """Count what a model call took: in its call until that is settled, at once where nothing was reserved.
+
+    A result that comes too late was paid for all the same.
+    """
+    if used is None or fold.workflow.budget is None:
+        return call
+    held = call is not None and call.reserved
+    if fold.workflow.budget.run is not None:
+        spent = fold.snap.spent or Spent()
+        fold.snap.spent = msgspec.structs.replace(
+            spent,
+            tokens=spent.tokens + (0 if held else used.tokens),
+            cost=spent.cost + (0 if held else used.cost or 0),
+            unpriced=spent.unpriced + (used.cost is None),
+        )
+    if call is not None and held:
+        return msgspec.structs.replace(call, tokens=call.tokens + used.tokens, cost=call.cost + (used.cost or 0))
+    if fold.workflow.account:
+        took = account.Sum(tokens=used.tokens, cost=used.cost or 0)
+        _tell(fold, "", account.Sum(), took)
+    return call
+
+
+def _reserved(spent: Spent, needs: Spends, sign: int) -> Spent:
+    return msgspec.structs.replace(
+        spent,
+        reserved_tokens=spent.reserved_tokens + sign * (needs.tokens or 0),
+        reserved_cost=spent.reserved_cost + sign * (needs.cost or 0),
+    )
+
+
+def _handled(fold: Fold) -> bool:
+    spec = fold.workflow.specs.get(fold.snap.state)
+    return spec is not None and BudgetSpent.__name__ in spec.events
+
+
+def _name(fold: Fold, call: Pending) -> str:
+    return f"{fold.snap.run}.{call.id}"
+
+
+def _asker(fold: Fold, call: CallId) -> Asker:
+    return Asker(fold.workflow.name, fold.entry.key, fold.snap.run, call)
+
+
+def _tell(fold: Fold, call: str, needs: account.Sum, used: account.Sum) -> None:
+    key, origin = fold.workflow.account, _origin(fold)
+    settle = account.Settle(account=key, call=call, origin=origin, needs=needs, used=used)
+    fold.commands.append(AskRun(settle, _asker(fold, CallId(""))))
+
+
+def _origin(fold: Fold) -> account.Origin:
+    """Where it is asked: rises within a partition, so an account knows what it was told before a crash."""
+    return account.Origin(partition=fold.place.partition, position=fold.place.position, index=len(fold.commands))
