@@ -1,0 +1,52 @@
+"""The right to make one call."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from engine.limits.outcome import Outcome
+
+
+class Passed(Protocol):
+    """What a pass tells its gate."""
+
+    def ended(self, passed: Pass) -> None: ...
+
+    def corrected(self, passed: Pass, tokens: int) -> None: ...
+
+    def reported(self, outcome: Outcome, passed: Pass | None) -> None: ...
+
+
+class Pass:
+    """One call may start; `end` it when it is over, however that came. A slot is held until then."""
+
+    __slots__ = ("_ended", "_gate", "entry", "name", "probe", "reported", "tokens")
+
+    def __init__(self, gate: Passed, name: str, tokens: int, *, entry: int = 0, probe: bool = False) -> None:
+        self._gate = gate
+        self._ended = False
+        self.name = name
+        self.tokens = tokens
+        """What it counts for."""
+        self.entry = entry
+        """Its number in the window; 0: it is in none."""
+        self.probe = probe
+        """It is the one call by which a provider that is down is tried; its report opens the gate or keeps it shut."""
+        self.reported = False
+
+    def used(self, tokens: int) -> None:
+        """Correct the estimate; also after `end`."""
+        if tokens != self.tokens:
+            self.tokens = tokens
+            self._gate.corrected(self, tokens)
+
+    def report(self, outcome: Outcome) -> None:
+        """Say what became of the call. Without a word a probe says nothing, and the next call is one."""
+        self.reported = True
+        self._gate.reported(outcome, self)
+
+    def end(self) -> None:
+        """Let the next one pass; harmless twice."""
+        if not self._ended:
+            self._ended = True
+            self._gate.ended(self)
