@@ -15,9 +15,12 @@ from msgspec import Raw
 
 from engine.core.definition import Workflow
 from engine.core.entry import (
+    AnswerEntry,
+    AskedEntry,
     Entry,
     EventEntry,
     FailureEntry,
+    KeptEntry,
     Order,
     OrderEntry,
     ResultEntry,
@@ -26,10 +29,11 @@ from engine.core.entry import (
     write_entry,
 )
 from engine.core.errors import HandlerFailed
-from engine.core.ids import Position
+from engine.core.ids import CallId, Position
 from engine.core.model import Event
+from engine.core.reaction import Forget, Keep
 from engine.core.record import DeadLetter, write_record
-from engine.core.snapshot import read_stored, write_stored
+from engine.core.snapshot import Pending, Snapshot, read_stored, write_stored
 from engine.core.transition import (
     Held,
     Place,
@@ -66,11 +70,26 @@ class Kept:
     stored: dict[str, bytes] = field(default_factory=dict)
     held: dict[str, tuple[Held, ...]] = field(default_factory=lambda: defaultdict(tuple))
     wakes: dict[str, int] = field(default_factory=dict)
+    results: dict[tuple[str, CallId], tuple[str, ...]] = field(default_factory=dict)
+    """What calls keep, by run and call."""
 
     def copy(self) -> Kept:
         held: dict[str, tuple[Held, ...]] = defaultdict(tuple)
         held.update(self.held)
-        return Kept(self.offset, dict(self.stored), held, dict(self.wakes))
+        return Kept(self.offset, dict(self.stored), held, dict(self.wakes), dict(self.results))
+
+    def take(self, reaction: Reaction) -> None:
+        """Keep and forget what calls kept; every call has as much as its snapshot says, and no other has any."""
+        for command in reaction.commands:
+            if isinstance(command, Keep):
+                place = command.run, command.call
+                self.results[place] = (*self.results.get(place, ()), command.name)
+            elif isinstance(command, Forget):
+                del self.results[command.run, command.call]
+        known = read_stored(reaction.stored) if reaction.stored else None
+        if isinstance(known, Snapshot) and not known.broken:
+            mine = {place[1]: len(names) for place, names in self.results.items() if place[0] == known.run}
+            assert mine == {c.id: c.kept for c in known.calls if c.kept}
 
 
 class Folder:
@@ -90,6 +109,7 @@ class Folder:
         held = kept.held[entry.key][reaction.release :]
         kept.held[entry.key] = (*held, Held(position, line.at, entry)) if reaction.hold else held
         kept.wakes[entry.key] = reaction.wakes
+        kept.take(reaction)
         if reaction.stored is None:
             kept.stored.pop(entry.key, None)
         else:
@@ -180,6 +200,35 @@ class Engine:
             entry = ResultEntry(self.workflow.name, key, call.run, call.id, call.attempt, Raw(output))
         self.past.append(entry)
         self.append(entry)
+
+    def keep(self, choice: int, *, late: bool) -> None:
+        """A call in flight keeps a result, or an attempt that was given up does, late."""
+        if self.flying:
+            key, call = self.flying[choice % len(self.flying)]
+            known = self._pending(key, call)
+            index = known.kept if known is not None and not late else choice % 3
+            place = self.workflow.name, key, call.run, call.id, call.attempt
+            self.append(KeptEntry(*place, index, f"part {index}", Raw(b"1")))
+
+    def ask(self, choice: int) -> None:
+        """A call in flight waits for a person from now on."""
+        if self.flying:
+            key, call = self.flying.pop(choice % len(self.flying))
+            place = self.workflow.name, key, call.run, call.id, call.attempt
+            self.append(AskedEntry(*place, "ask", "people", "may I?"))
+
+    def person(self, choice: int) -> None:
+        """One of two people answers what was asked last, perhaps once more."""
+        asked = [e for e in (read_entry(line.raw) for line in self.tape.lines) if isinstance(e, AskedEntry)]
+        if asked:
+            one = asked[-1 - choice % min(2, len(asked))]
+            self.append(AnswerEntry(one.workflow, one.key, one.call, one.name, ("ann", "bob")[choice % 2], Raw(b"1")))
+
+    def _pending(self, key: str, call: StartCall) -> Pending | None:
+        stored = self.folder.kept.stored.get(key)
+        known = read_stored(stored) if stored else None
+        calls = known.calls if isinstance(known, Snapshot) else ()
+        return next((c for c in calls if c.id == call.id), None)
 
     def repeat(self, choice: int) -> None:
         """An answer comes once more, late."""

@@ -51,8 +51,16 @@ class Run:
     """Time is log ms from `now`; each entry gets the next position."""
 
     def __init__(
-        self, workflow: Workflow[Any], *, now: int = 10 * DAY, lapse: float = 1.0, rules: Rules | None = None
+        self,
+        workflow: Workflow[Any],
+        *,
+        now: int = 10 * DAY,
+        lapse: float = 1.0,
+        rules: Rules | None = None,
+        key: str = "k",
+        partition: int = 3,
     ) -> None:
+        self.key, self.partition = key, partition
         self.workflow, self.now, self.lapse, self.rules = workflow, now, lapse, rules or Rules()
         self.stored: bytes | None = None
         self.held: list[Held] = []
@@ -65,7 +73,7 @@ class Run:
     def fold(self, entry: Entry) -> Reaction:
         self.count += 1
         position = Position(f"{self.count}-0")
-        place = Place(3, position, self.now, self.lapse)
+        place = Place(self.partition, position, self.now, self.lapse)
         entry = read_entry(write_entry(entry))
         held = self.held if isinstance(entry, OrderEntry) else ()
         verdict: Verdict | None = None
@@ -97,33 +105,33 @@ class Run:
     # -- entries ---------------------------------------------------------------------------------------------------
 
     def send(self, event: Event, *, id: str | None = None, hops: int = 0) -> Reaction:
-        return self.fold(event_entry(self.workflow, event, id=id or f"e{self.count + 1}", hops=hops))
+        return self.fold(event_entry(self.workflow, event, id=id or f"e{self.count + 1}", key=self.key, hops=hops))
 
     def raw(self, type: str, data: bytes, *, id: str | None = None) -> Reaction:
-        return self.fold(EventEntry(self.workflow.name, "k", id or f"e{self.count + 1}", "test", type, Raw(data)))
+        return self.fold(EventEntry(self.workflow.name, self.key, id or f"e{self.count + 1}", "test", type, Raw(data)))
 
     def tick(self, at: int | None = None) -> Reaction:
         """Let the time come at which the run wakes, or `at`."""
         due = self.last.wakes if at is None else at
         assert due
         self.now = max(self.now, due)
-        return self.fold(TickEntry(self.workflow.name, "k", due))
+        return self.fold(TickEntry(self.workflow.name, self.key, due))
 
     def result(self, call: StartCall, value: object) -> Reaction:
         output = Raw(msgspec.json.encode(value))
-        return self.fold(ResultEntry(self.workflow.name, "k", call.run, call.id, call.attempt, output))
+        return self.fold(ResultEntry(self.workflow.name, self.key, call.run, call.id, call.attempt, output))
 
     def fail(
         self, call: StartCall, error: str = "Down", message: str = "no", *, final: bool = False, wait: int = 0
     ) -> Reaction:
         return self.fold(
             FailureEntry(
-                self.workflow.name, "k", call.run, call.id, call.attempt, error, message, final=final, wait=wait
+                self.workflow.name, self.key, call.run, call.id, call.attempt, error, message, final=final, wait=wait
             )
         )
 
     def order(self, order: Order, why: str = "because") -> Reaction:
-        return self.fold(OrderEntry(self.workflow.name, "k", order, "ann", why))
+        return self.fold(OrderEntry(self.workflow.name, self.key, order, "ann", why))
 
     # -- what came of it -------------------------------------------------------------------------------------------
 

@@ -27,9 +27,10 @@ SCHEDULES = int(os.environ.get("LONGWATCH_SCHEDULES", "1000"))
 START = 20_000 * 86_400_000
 HOUR = 3_600_000
 ORDERS: tuple[Order, ...] = ("resume", "skip", "retry", "cancel")
+PEOPLE: tuple[Order, ...] = ("take", "release")
 
 scripts = st.lists(st.integers(0, 255), min_size=1, max_size=12)
-actions = st.lists(st.tuples(st.integers(0, 31), st.integers(0, 255)), max_size=40)
+actions = st.lists(st.tuples(st.integers(0, 37), st.integers(0, 255)), max_size=40)
 
 
 def play(script: list[int], schedule: list[tuple[int, int]], lapse: float = 1.0) -> Engine:
@@ -43,7 +44,7 @@ def play(script: list[int], schedule: list[tuple[int, int]], lapse: float = 1.0)
     return engine
 
 
-def _act(engine: Engine, script: list[int], what: int, how: int, count: int) -> None:  # noqa: C901 - a table
+def _act(engine: Engine, script: list[int], what: int, how: int, count: int) -> None:  # noqa: C901, PLR0912 - a table
     key = "ab"[how % 2]
     match what:
         case 0 | 1 | 2 | 3:
@@ -66,6 +67,14 @@ def _act(engine: Engine, script: list[int], what: int, how: int, count: int) -> 
             engine.checkpoint = engine.folder.kept.copy()
         case 29:
             engine.crash()
+        case 32 | 33:
+            engine.keep(how, late=how % 9 == 0)
+        case 34:
+            engine.ask(how)
+        case 35 | 36:
+            engine.person(how)
+        case 37:
+            engine.order(PEOPLE[how % 3 == 0], key)
         case _:
             engine.advance(how, ticks=False)
 
@@ -132,7 +141,7 @@ def test_another_interpreter_folds_to_the_same_bytes() -> None:
     engines = [
         play(
             [chance.randrange(256) for _ in range(1 + chance.randrange(12))],
-            [(chance.randrange(32), chance.randrange(256)) for _ in range(50)],
+            [(chance.randrange(38), chance.randrange(256)) for _ in range(50)],
         )
         for _ in range(50)
     ]
@@ -155,7 +164,7 @@ def test_the_schedules_reach_what_they_are_made_for() -> None:
     seen: Counter[str] = Counter()
     for _ in range(80):
         script = [chance.randrange(256) for _ in range(1 + chance.randrange(12))]
-        engine = play(script, [(chance.randrange(32), chance.randrange(256)) for _ in range(60)])
+        engine = play(script, [(chance.randrange(38), chance.randrange(256)) for _ in range(60)])
         seen["crashes"] += engine.crashes
         seen["results"] += sum(isinstance(read_entry(line.raw), ResultEntry) for line in engine.tape.lines)
         for raw in engine.outputs.values():
@@ -178,6 +187,9 @@ def test_the_schedules_reach_what_they_are_made_for() -> None:
         "failure",
         "timer",
         "order",
+        "kept",
+        "asked",
+        "answer",
         "halted",
     }
     wanted |= {"Both", "Many", "Rest", "Due", "End", "finished", "ignored"}
