@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -35,19 +36,22 @@ from engine.answers import (
     plain_json,
     when,
 )
-from engine.core.entry import EventEntry, Order, OrderEntry, write_entry
+from engine.core.entry import AnswerEntry, EventEntry, Order, OrderEntry, write_entry
 from engine.core.errors import EventRefused
 from engine.core.model import Event
 from engine.core.partition import partition_of
 from engine.core.record import CloudEvent, Record, read_letter
+from engine.inbox import InboxItem, Outcome, item_of
 from engine.intake import entries, envelope_of, read_envelope
 from engine.letters import Letter, Letters
 from engine.log.protocol import last_output, order_of, output_id
 from engine.log.redis_log import RedisLog
 from engine.outbox import OutboxReader, Published
+from engine.people import People, before_output
 from engine.session import Session
 from engine.settings import Settings, load
 from engine.view.history import backwards, history, record_at
+from engine.view.inbox import InboxCount, InboxFilter
 from engine.view.view import ALL, After, Count, Filter, RunRow, View
 
 if TYPE_CHECKING:
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
 
     from engine.core.application import Application
     from engine.log.protocol import Receipt
+    from engine.people import Personal
+    from engine.view.inbox import Place
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -133,7 +139,7 @@ class Client:
             raise EventRefused("events are checked by the application, and this client was opened without one")
         return entries(_envelope(event, key), self.application)
 
-    def _append(self, found: Sequence[EventEntry | OrderEntry]) -> list[Sent]:
+    def _append(self, found: Sequence[EventEntry | AnswerEntry | OrderEntry]) -> list[Sent]:
         log = self._session.log
         count = log.header.partitions
         payloads = [(partition_of(each.workflow, each.key, count), write_entry(each)) for each in found]
@@ -141,7 +147,7 @@ class Client:
         for start in range(0, len(payloads), SEND_AT_ONCE):
             receipts += log.append_many(payloads[start : start + SEND_AT_ONCE])
         return [
-            Sent(each.workflow, each.key, each.id if isinstance(each, EventEntry) else each.order, receipt)
+            Sent(each.workflow, each.key, _name_of(each), receipt)
             for each, receipt in zip(found, receipts, strict=True)
         ]
 
@@ -214,7 +220,7 @@ class Client:
 
     def _check_alive(self, receipt: Receipt) -> None:
         partition, position = receipt
-        for item in self._session.log.scan("dead", partition, _before(position), last_output(position)):
+        for item in self._session.log.scan("dead", partition, before_output(position), last_output(position)):
             raise EventRefused(f"it became a dead letter: {read_letter(item.payload).reason}")
 
     def _not_passed(self, receipts: list[Receipt]) -> list[Receipt]:
@@ -227,7 +233,7 @@ class Client:
             each
             for each in receipts
             if order_of(passed.get(each.partition, "0-0")) < order_of(each.position)
-            or any(log.scan("journal", each.partition, _before(each.position), last_output(each.position)))
+            or any(log.scan("journal", each.partition, before_output(each.position), last_output(each.position)))
         ]
 
     # -- asking
@@ -346,6 +352,144 @@ class Client:
                 return "no call of it has failed or waits for another attempt"
         return ""
 
+    # -- people
+
+    async def inbox(
+        self,
+        group: str | None = None,
+        *,
+        mine: str = "",
+        workflow: str = "",
+        limit: int = 100,
+        after: Place | None = None,
+        newest: bool = False,
+    ) -> list[InboxItem]:
+        """What waits for people, the longest first (or the newest).
+
+        Args:
+            group: only what this group is asked.
+            mine: only what this person has taken.
+            workflow: only of runs of this workflow.
+            limit: how many at most.
+            after: the `place` of the last item of the page before.
+            newest: the other way round.
+        """
+        wanted = InboxFilter(group or "", workflow, mine)
+        rows = await self._do(lambda: self._session.view.inbox(wanted, limit=limit, after=after, newest=newest))
+        return [item_of(row, self.application) for row in rows]
+
+    async def inbox_counts(self, *, mine: str = "", workflow: str = "") -> list[InboxCount]:
+        """How much waits for each group."""
+        wanted = InboxFilter("", workflow, mine)
+        return await self._do(lambda: self._session.view.inbox_counts(wanted))
+
+    async def asked(self, target: str) -> list[InboxItem]:
+        """What a run asks people now.
+
+        Raises:
+            UnknownRun, AmbiguousKey: `[WORKFLOW/]KEY` names no run, or several.
+        """
+        return await self._do(lambda: self._people().asked(self._fresh_row(target)))
+
+    async def answer(
+        self,
+        run: str | InboxItem,
+        answer: Any,  # noqa: ANN401 - an event, a model, or JSON
+        *,
+        who: str,
+        type: str = "",
+        call: str = "",
+        name: str = "",
+        visit: int = 0,
+        timeout: float = 30,  # noqa: ASYNC109 - says so when it ran out
+    ) -> Outcome:
+        """Answer what a run asks, and wait for what comes of it.
+
+        Args:
+            run: `[WORKFLOW/]KEY`, or an item of the inbox, which also says what of the run is answered.
+            answer: an event of the state, the model that a call asks for, or their fields.
+            who: whose answer it is. It is believed.
+            type: the event, where the answer is only its fields and the state takes several.
+            call: the call that asks, where the run asks several things; `state` for what its state asks.
+            name: what of the call.
+            visit: of the state, as an inbox showed it; it may have been left since, and entered again. 0: as it is now.
+            timeout: seconds.
+
+        Raises:
+            UnknownRun, AmbiguousKey: there is no such run, or there are several.
+            EventRefused: the answer does not fit; field and rule.
+            AlreadyAnswered, TakenByOther, NothingAsked, OrderRefused: it came too late, or is not this person's.
+            WaitTimeout: it stands on the log, and what came of it is not known yet.
+        """
+        if isinstance(run, InboxItem):
+            call, name, visit = run.call or "state", run.name, run.visit if run.of_state else 0
+        address = run.address if isinstance(run, InboxItem) else run
+        row = await self._do(self._fresh_row, address)
+        entry = await self._do(
+            lambda: self._people().answer(row, answer, who=who, kind=type, call=call, name=name, visit=visit)
+        )
+        return await self._outcome(row.workflow, row.key, entry, timeout)
+
+    async def take(self, run: str | InboxItem, who: str, *, why: str = "", timeout: float = 30) -> Outcome:  # noqa: ASYNC109
+        """Take what a run asks upon oneself: until it is released nobody else can answer.
+
+        Raises:
+            TakenByOther, NothingAsked: somebody else has it, or there is nothing to take.
+            UnknownRun, AmbiguousKey, WaitTimeout: as with `answer`.
+        """
+        return await self._order_of(run, "take", who, why, timeout)
+
+    async def release(self, run: str | InboxItem, who: str, *, why: str = "", timeout: float = 30) -> Outcome:  # noqa: ASYNC109
+        """Give back what was taken, by whomever.
+
+        Raises:
+            OrderRefused: nobody has taken it.
+            UnknownRun, AmbiguousKey, WaitTimeout: as with `answer`.
+        """
+        return await self._order_of(run, "release", who, why, timeout)
+
+    async def raise_budget(
+        self,
+        account: str,
+        *,
+        who: str,
+        eur: Decimal | str | int = 0,
+        tokens: int = 0,
+        timeout: float = 30,  # noqa: ASYNC109
+    ) -> Outcome:
+        """Add to an account that workflows share: to its whole, and to the day's.
+
+        Raises:
+            EventRefused: nothing is added.
+            WaitTimeout: as with `answer`.
+        """
+        entry = await self._do(lambda: self._people().raise_account(account, Decimal(eur), tokens, who))
+        return await self._outcome(entry.workflow, entry.key, entry, timeout)
+
+    async def _order_of(
+        self,
+        run: str | InboxItem,
+        order: Order,
+        who: str,
+        why: str,
+        timeout: float,  # noqa: ASYNC109
+    ) -> Outcome:
+        row = await self._do(self._fresh_row, run.address if isinstance(run, InboxItem) else run)
+        entry = await self._do(lambda: self._people().order(row, order, who, why))
+        return await self._outcome(row.workflow, row.key, entry, timeout)
+
+    async def _outcome(self, workflow: str, key: str, entry: Personal, timeout: float) -> Outcome:  # noqa: ASYNC109
+        (sent,) = await self._do(self._append, [entry])
+        await self.wait_for([sent], timeout=timeout)
+        return await self._do(lambda: self._people().outcome(self._row(f"{workflow}/{key}"), entry, sent))
+
+    def _people(self) -> People:
+        return People(self._session.log, self.application)
+
+    def _fresh_row(self, target: str) -> RunRow:
+        self._session.refresh(start=True)
+        return self._row(target)
+
     # -- dead letters and outbox
 
     async def dead_letters(self, *, done: bool = False) -> list[Letter]:
@@ -436,6 +580,16 @@ def find_row(view: View, target: str) -> RunRow:
     return found[0]
 
 
+def _name_of(entry: EventEntry | AnswerEntry | OrderEntry) -> str:
+    match entry:
+        case EventEntry():
+            return entry.id
+        case AnswerEntry():
+            return entry.call
+        case OrderEntry():
+            return entry.order
+
+
 def _envelope(event: Sendable, key: str) -> CloudEvent:
     if isinstance(event, CloudEvent):
         return read_envelope(msgspec.json.encode(event))
@@ -446,12 +600,6 @@ def _envelope(event: Sendable, key: str) -> CloudEvent:
 
 def _reached(cursor: str | None, receipt: Receipt) -> bool:
     return cursor is not None and order_of(cursor) >= order_of(output_id(receipt.position, 0))
-
-
-def _before(position: str) -> str:
-    """The greatest output id below those of an entry."""
-    head, rest = order_of(output_id(position, 0))
-    return f"{head}-{rest - 1}" if rest else f"{head - 1}-{(1 << 64) - 1}"
 
 
 def _because(records: Iterable[Record]) -> list[Line]:

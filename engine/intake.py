@@ -12,7 +12,9 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
+from engine.core.account import accounts
 from engine.core.errors import EventRefused
+from engine.core.model import BudgetSpent
 from engine.core.record import CloudEvent
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ TEXTS: Final[tuple[str, ...]] = (
 PERSONAL: Final[tuple[str, ...]] = ("longwatchwho", "longwatchvisit")
 """Attributes that make an event a person's answer. They are believed, so they are taken from `Client.answer` alone."""
 
+OWN: Final = frozenset((BudgetSpent, *accounts.events.values()))
+"""Events of budgets: whoever may send events may not give himself money."""
+
 
 def read(raw: bytes, application: Application) -> list[EventEntry]:
     """The entries of a CloudEvent: one for each workflow that takes its type.
@@ -51,30 +56,21 @@ def entries(envelope: CloudEvent, application: Application) -> list[EventEntry]:
     """The entries of a CloudEvent whose form was checked.
 
     Raises:
-        EventRefused: nobody takes its type, its data does not fit the schema, or it has no key, or two.
+        EventRefused: nobody takes its type, its data does not fit the schema, it has no key, or two, or it is one of
+            those that only the engine or a person may send.
     """
-    return application.entries(application.read_event(envelope), envelope)
+    event = application.read_event(envelope)
+    if type(event) in OWN:
+        raise EventRefused("is not taken from outside: budgets are raised with `longwatch budgets raise`", "type")
+    return application.entries(event, envelope)
 
 
-def envelope_of(
-    event: Event, *, key: str = "", id: str = "", source: str = "longwatch-client", who: str = "", visit: int = 0
-) -> CloudEvent:
-    """A CloudEvent around an event of the application; sent twice with one `id` it is taken once.
-
-    `who` and `visit` make it a person's answer (see `EventEntry`). The engine believes them, so only who knows the
-    person may set them: code that calls this, never bytes from outside, which come through `read_envelope`.
-    """
+def envelope_of(event: Event, *, key: str = "", id: str = "", source: str = "longwatch-client") -> CloudEvent:
+    """A CloudEvent around an event of the application; sent twice with one `id` it is taken once."""
     data = event.model_dump_json().encode()
     time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return CloudEvent(
-        id=id or str(uuid4()),
-        source=source,
-        type=type(event).__name__,
-        subject=key,
-        time=time,
-        data=Raw(data),
-        longwatchwho=who,
-        longwatchvisit=visit,
+        id=id or str(uuid4()), source=source, type=type(event).__name__, subject=key, time=time, data=Raw(data)
     )
 
 
