@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
+from pydantic import TypeAdapter
 
-from engine.core.entry import EventEntry, FailureEntry, ResultEntry, read_entry, write_entry
+from engine.core.entry import (
+    AskedEntry,
+    EventEntry,
+    FailureEntry,
+    QuestionEntry,
+    ResultEntry,
+    read_entry,
+    write_entry,
+)
 from engine.core.errors import HandlerFailed
+from engine.core.model import key_of
 from engine.core.partition import partition_of
+from engine.core.reaction import AskRun, Keep, Reply
 from engine.core.record import DeadLetter, write_record
+from engine.core.steps import Answered, StepContext
 from engine.core.transition import Held, Place, PublishEvent, Reaction, StartCall, Verdict, transition
 from engine.log.redis_cursor import RedisCursor
 
@@ -22,6 +35,37 @@ if TYPE_CHECKING:
     from engine.log.redis_log import RedisLog
 
 Name = tuple[str, str]
+
+
+class Asks(Exception):
+    """A step asks a person: its attempt is over."""
+
+    def __init__(self, name: str, group: str, question: str, schema: bytes) -> None:
+        self.facts: dict[str, Any] = {"name": name, "group": group, "question": question, "schema": Raw(schema)}
+        super().__init__(question)
+
+
+class AskingRunner:
+    """Gives a step the answers that are kept, and ends it where it asks for another."""
+
+    failures = 0
+
+    def __init__(self, kept: dict[str, Raw]) -> None:
+        self._kept = kept
+
+    async def once(self, *_: Any, **__: Any) -> Any:
+        message = "the plain engine keeps no results"
+        raise AssertionError(message)
+
+    def progress(self, note: str) -> None:
+        """Nobody looks."""
+
+    async def ask(self, group: str, question: str, gives: type[Any], name: str) -> Answered[Any]:
+        adapter = TypeAdapter(gives)
+        if name not in self._kept:
+            raise Asks(name, group, question, msgspec.json.encode(adapter.json_schema()))
+        kept = msgspec.json.decode(self._kept[name])
+        return Answered(kept["who"], adapter.validate_python(kept["answer"]))
 
 
 class PlainEngine:
@@ -37,6 +81,7 @@ class PlainEngine:
         self.cursor.assign(dict.fromkeys(range(self.partitions)))
         self.stored: dict[Name, bytes | None] = {}
         self.held: dict[Name, list[Held]] = defaultdict(list)
+        self.kept: dict[tuple[str, str], dict[str, Raw]] = defaultdict(dict)
         self.times: dict[int, int] = {}
         self.entries = 0
 
@@ -102,12 +147,29 @@ class PlainEngine:
         for command in reaction.commands:
             if isinstance(command, StartCall):
                 self._append(self._run(entry, command))
+            elif isinstance(command, Keep):
+                self.kept[command.run, command.call][command.name] = command.output
+            elif isinstance(command, AskRun):
+                self._append(self._question(command))
+            elif isinstance(command, Reply) and command.asker.call:
+                self._append(_reply(command))
+
+    def _question(self, command: AskRun) -> Entry:
+        name = type(command.question).__name__
+        taker = next(w for w in self.application.workflows.values() if name in w.questions)
+        key = key_of(command.question, type(command.question).__key__)
+        data = Raw(command.question.model_dump_json().encode())
+        return QuestionEntry(taker.name, key, name, data, command.asker)
 
     def _run(self, entry: Entry, call: StartCall) -> Entry:
         step = self.application.steps[call.step]
         facts: dict[str, Any] = {"workflow": entry.workflow, "key": entry.key, "run": call.run, "call": call.id}
+        runner = AskingRunner(self.kept[call.run, call.id])
+        context = [StepContext(call.id, call.attempt, datetime.now(UTC), runner=runner)] if step.takes_context else []
         try:
-            answer = _answer(step, step.read_input(bytes(call.input)))
+            answer = _answer(step, step.read_input(bytes(call.input)), *context)
+        except Asks as asks:
+            return AskedEntry(**facts, attempt=call.attempt, **asks.facts)
         except Exception as error:  # noqa: BLE001 - whatever a step raises is a failed attempt
             return FailureEntry(**facts, attempt=call.attempt, error=type(error).__name__, message=str(error))
         return ResultEntry(**facts, attempt=call.attempt, output=Raw(step.write_output(answer)))
@@ -117,9 +179,18 @@ class PlainEngine:
             self.log.append(partition_of(entry.workflow, entry.key, self.partitions), write_entry(entry))
 
 
-def _answer(step: Any, value: Any) -> Any:
+def _reply(command: Reply) -> Entry:
+    asker = command.asker
+    if command.error:
+        return FailureEntry(
+            asker.workflow, asker.key, asker.run, asker.call, 1, command.error, command.message, final=True
+        )
+    return ResultEntry(asker.workflow, asker.key, asker.run, asker.call, 1, command.output)
+
+
+def _answer(step: Any, value: Any, *context: StepContext) -> Any:
     """The step's answer; a step of a test never waits, so it needs no loop."""
-    running = step(value)
+    running = step(value, *context)
     try:
         running.send(None)
     except StopIteration as end:
