@@ -36,6 +36,7 @@ class Gate:
         self._pace, self._alarm = pace, alarm
         self._waiters = Waiters()
         self._asked: list[Waiter[Any]] = []
+        self._asking = 0
         self._blocked = False
         self._held = 0
         self._since = 0
@@ -51,7 +52,7 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._waiters) + len(self._asked)
+        return len(self._waiters) + self._asking
 
     @property
     def is_open(self) -> bool:
@@ -73,6 +74,7 @@ class Gate:
         """One waits no longer."""
         if waiter in self._asked:
             waiter.gone = True
+            self._asking -= 1
         else:
             self._waiters.drop(waiter)
         self._hurry(self._pace.tell)
@@ -127,6 +129,7 @@ class Gate:
         waiting = self.waiting
         self.due = math.inf
         self._asked = self._waiters.take(BATCH)
+        self._asking = len(self._asked)
         self._saying, self._used = self._used, {}
         self._reporting, self._report = self._report, _Report()
         self._spoke = now
@@ -162,7 +165,7 @@ class Gate:
 
     def answered(self, answer: Answer, now: float) -> list[tuple[Waiter[Any], Pass]]:
         """Who may pass; the others wait on. Their callbacks are the caller's business."""
-        asked, self._asked, self._saying = self._asked, [], {}
+        asked, self._asked, self._asking, self._saying = self._asked, [], 0, {}
         if self._reporting.probed:
             self._probe = None
         self._trouble = answer.shut or answer.failures > 0
@@ -181,7 +184,7 @@ class Gate:
 
     def failed(self) -> None:
         """The server did not answer; all that was said will be said again."""
-        asked, self._asked = self._asked, []
+        asked, self._asked, self._asking = self._asked, [], 0
         self._put_back(asked)
         self._used = self._saying | self._used
         self._report = self._reporting.merged(self._report)

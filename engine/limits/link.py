@@ -1,7 +1,7 @@
 """A connection to the server from an asyncio loop.
 
 Not redis-py's: whenever that borrows a connection it looks for bytes in a time-out of 0 seconds, and in Python 3.11 a
-task that is cancelled in that moment goes on as if nothing had been said (seen with 5.3; it costs a turn of the loop too).
+task that is cancelled in that moment goes on as if nothing had been said (seen with 5.3); it costs time, too.
 """
 
 from __future__ import annotations
