@@ -456,6 +456,8 @@ class Workflow(Generic[E]):
             if state in (None, name):
                 for handler in spec.handlers():
                     yield Row(name, handler.trigger, tuple(t.__name__ for t in handler.order))
+                for handler in spec.answers.values():
+                    yield Row(name, handler.trigger, ())
 
     def table(self) -> str:
         """One line for each arrow: a golden file in tests, and so a readable diff in every review."""

@@ -15,8 +15,9 @@ from workflows.insurance_claim.data import (
     PolicyId,
     Verdict,
 )
+from workflows.insurance_claim.memory import ask_history
 from workflows.insurance_claim.states import insurance_claim
-from workflows.insurance_claim.steps import assess_risk, fetch_history, fetch_policy, send_message
+from workflows.insurance_claim.steps import assess_risk, fetch_policy, send_message
 
 CLAIM = Claim(claim_id="c-1", customer_id=CustomerId("u-1"), policy_id=PolicyId("p-1"), amount_eur=900)
 POLICY = Policy(limit_eur=1_000)
@@ -43,7 +44,7 @@ def simulation() -> Simulation[ClaimFiled]:
     """A claim's run whose model sends it to a person."""
     run = Simulation(insurance_claim)
     run.fake(fetch_policy, lambda policy_id: POLICY)
-    run.fake(fetch_history, lambda customer_id: HISTORY)
+    run.fake(ask_history, lambda question: HISTORY)
     run.fake(assess_risk, lambda dossier: verdict("needs a person", "large amount"))
     run.fake(send_message, lambda message: None)
     return run

@@ -21,7 +21,7 @@ from workflows.insurance_claim.data import Message, Verdict
 from workflows.insurance_claim.errors import ModelNotInstalledError
 from workflows.insurance_claim.generator import behaviour, make_world, registers
 from workflows.insurance_claim.model_server import ModelServer, running_server
-from workflows.insurance_claim.steps import assess_risk, fetch_history, fetch_policy, send_message
+from workflows.insurance_claim.steps import assess_risk, fetch_policy, send_message
 from workflows.insurance_claim.world import PATH_SETTING, World
 
 installed = importlib.util.find_spec("xllamacpp") is not None and importlib.util.find_spec("pydantic_ai") is not None
@@ -86,12 +86,11 @@ def test_a_missing_extra_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 async def test_the_other_steps_read_and_write_the_world(world: World) -> None:
-    claim, (policies, customers) = behaviour(0).claim, registers()
+    claim, (policies, _) = behaviour(0).claim, registers()
     here = context(world=world)
     await send_message(Message(to="u-1", text="send a photo"), here)
     await send_message(Message(to="u-1", text="send a photo"), here)
 
     assert await fetch_policy(claim.policy_id, here) == policies[claim.policy_id]
-    assert await fetch_history(claim.customer_id, here) == customers[claim.customer_id]
-    assert world.repeated_visits() == 3
+    assert world.repeated_visits() == 2
     assert [(key, attempts) for key, _, attempts in world.messages()] == [("call-1", 2)]

@@ -12,7 +12,9 @@ from workflows.insurance_claim.data import (
     ClaimDecided,
     ClaimFiled,
     ClaimWithdrawn,
+    CustomerKnown,
     DocumentsReceived,
+    History,
     Message,
     Outcome,
     Policy,
@@ -20,6 +22,7 @@ from workflows.insurance_claim.data import (
     ReviewDecided,
     Verdict,
 )
+from workflows.insurance_claim.memory import HistoryAsked, Remembering, customer_memory, remember
 from workflows.insurance_claim.states import (
     Approved,
     Assessing,
@@ -56,7 +59,20 @@ def test_the_table_is_the_golden_file() -> None:
 
 
 def test_the_application_knows_the_claims_events() -> None:
-    assert sorted(application.events) == ["ClaimFiled", "ClaimWithdrawn", "DocumentsReceived", "ReviewDecided"]
+    assert sorted(insurance_claim.events) == ["ClaimFiled", "ClaimWithdrawn", "DocumentsReceived", "ReviewDecided"]
+    assert sorted(customer_memory.events) == ["ClaimDecided", "CustomerKnown"]
+    assert list(application.workflows) == ["insurance-claim", "customer-memory"]
+
+
+def test_what_is_remembered_of_a_customer_grows_with_every_claim() -> None:
+    known = remember(CustomerKnown(customer_id=CLAIM.customer_id, claims_last_5_years=2))
+    more = known.claimed(decided("approved", "ann")).claimed(decided("rejected", "bo"))
+
+    assert more.history(HistoryAsked(customer_id=CLAIM.customer_id)) == History(claims_last_5_years=4)
+    assert more.paid_eur == CLAIM.amount_eur
+    assert remember(decided("expired", "calendar")) == Remembering(
+        customer_id=CLAIM.customer_id, claims_before=0, decided=1
+    )
 
 
 def test_the_reviewer_has_the_last_word() -> None:

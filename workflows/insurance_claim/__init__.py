@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from engine import Application
 from workflows.insurance_claim.assessor import Assessor
+from workflows.insurance_claim.memory import customer_memory
 from workflows.insurance_claim.states import insurance_claim
 from workflows.insurance_claim.world import World
 
-__all__ = ["application", "insurance_claim"]
+__all__ = ["application", "customer_memory", "insurance_claim"]
 
 
 @asynccontextmanager
@@ -25,6 +26,6 @@ async def claim_assessor() -> AsyncIterator[Assessor]:
 
 
 application = Application(
-    workflows=[insurance_claim],
+    workflows=[insurance_claim, customer_memory],
     resources={"world": claim_world, "assessor": claim_assessor},
 )

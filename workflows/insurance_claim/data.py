@@ -70,6 +70,13 @@ class ClaimFiled(Event, key="claim.claim_id"):
     documents: Documents = ()
 
 
+class CustomerKnown(Event, key="customer_id"):
+    """What the insurer knew of a customer before his claims were remembered here."""
+
+    customer_id: CustomerId
+    claims_last_5_years: NonNegativeInt
+
+
 class DocumentsReceived(Event):
     """The customer sent documents, asked or not."""
 

@@ -26,6 +26,7 @@ from workflows.insurance_claim.data import (
     ClaimFiled,
     ClaimWithdrawn,
     CustomerId,
+    CustomerKnown,
     Documents,
     DocumentsReceived,
     History,
@@ -222,8 +223,18 @@ def registers(seed: int = SEED) -> tuple[dict[PolicyId, Policy], dict[CustomerId
 
 
 def make_world(path: Path, seed: int = SEED) -> World:
-    """The registers as a file that the steps read."""
-    return World.make(path, *registers(seed))
+    """The policies as a file that the steps read."""
+    policies, _ = registers(seed)
+    return World.make(path, policies)
+
+
+def known_customers(at: datetime, seed: int = SEED) -> list[Due]:
+    """What is to be remembered of the customers before the first claim."""
+    _, customers = registers(seed)
+    return [
+        Due(at, number, CustomerKnown(customer_id=number, claims_last_5_years=history.claims_last_5_years), number)
+        for number, history in customers.items()
+    ]
 
 
 def main() -> None:
@@ -237,7 +248,8 @@ def main() -> None:
     make_world(options.out, options.seed)
     origin = datetime.now(UTC)
     dues = [due for people in crowd(options.claims, options.seed) for due in by_calendar(people, origin)]
-    for due in sorted(dues, key=lambda due: due.at):
+    known = known_customers(origin, options.seed)
+    for due in (*known, *sorted(dues, key=lambda due: due.at)):
         sys.stdout.write(json.dumps(due.cloud_event()) + "\n")
 
 

@@ -11,7 +11,6 @@ from workflows.insurance_claim.data import (
     ClaimDecided,
     ClaimFiled,
     ClaimWithdrawn,
-    CustomerId,
     Documents,
     DocumentsReceived,
     Dossier,
@@ -22,7 +21,8 @@ from workflows.insurance_claim.data import (
     PolicyId,
     ReviewDecided,
 )
-from workflows.insurance_claim.steps import assess_risk, fetch_history, fetch_policy, send_message
+from workflows.insurance_claim.memory import HistoryAsked, ask_history
+from workflows.insurance_claim.steps import assess_risk, fetch_policy, send_message
 
 
 class Open(State):
@@ -41,14 +41,14 @@ class Open(State):
 
 
 class Gathering(Open):
-    """Policy and history are fetched in parallel."""
+    """The policy is fetched, and what is remembered of the customer asked, in parallel."""
 
     # Documents that come now are kept for the state that reads them.
     later = (DocumentsReceived,)
 
-    @runs(fetch_policy, fetch_history)
-    def lookups(self) -> tuple[PolicyId, CustomerId]:
-        return self.claim.policy_id, self.claim.customer_id
+    @runs(fetch_policy, ask_history)
+    def lookups(self) -> tuple[PolicyId, HistoryAsked]:
+        return self.claim.policy_id, HistoryAsked(customer_id=self.claim.customer_id)
 
     @lookups.done
     def gathered(self, policy: Policy, history: History) -> Assessing:
@@ -88,7 +88,7 @@ class Assessing(Open):
         return HumanReview(claim=self.claim, documents=self.documents, reason=failure.error)
 
 
-class HumanReview(Open):
+class HumanReview(Open, asks="claims-reviewers"):
     """A reviewer decides; reminded every 3 days, expired after 14."""
 
     reason: str

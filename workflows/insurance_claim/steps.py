@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from engine import Retry, StepContext, step
 from workflows.insurance_claim.assessor import Assessor
-from workflows.insurance_claim.data import Assessment, CustomerId, Dossier, History, Message, Policy, PolicyId
+from workflows.insurance_claim.data import Assessment, Dossier, Message, Policy, PolicyId
 from workflows.insurance_claim.world import NotInRegisterError, World
 
 T = TypeVar("T")
@@ -23,11 +23,6 @@ LOOKUP = Retry(attempts=5, never=(NotInRegisterError,))
 @step(retry=LOOKUP, timeout=timedelta(seconds=10))
 async def fetch_policy(policy_id: PolicyId, context: StepContext) -> Policy:
     return await visit(context, "fetch_policy", lambda world: world.policy(policy_id))
-
-
-@step(retry=LOOKUP, timeout=timedelta(seconds=10))
-async def fetch_history(customer_id: CustomerId, context: StepContext) -> History:
-    return await visit(context, "fetch_history", lambda world: world.history(customer_id))
 
 
 @step(retry=Retry(attempts=3), timeout=timedelta(minutes=5))

@@ -1,6 +1,6 @@
-"""The claim's surroundings, in one SQLite file: the policy register, the customers' history, the letter box.
+"""The claim's surroundings, in one SQLite file: the policy register, the letter box.
 
-A stand-in for three services of an insurer, read and written for real by the steps. The demo fills it with made-up
+A stand-in for two services of an insurer, read and written for real by the steps. The demo fills it with made-up
 customers (generator.py). Every method opens the file anew, so any thread and any process may call it.
 """
 
@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workflows.insurance_claim.data import CustomerId, History, Message, Policy, PolicyId
+from workflows.insurance_claim.data import Message, Policy, PolicyId
 
 PATH_SETTING = "LONGWATCH_CLAIM_WORLD"
 DEFAULT_PATH = Path(".longwatch", "claim-world.sqlite")
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS policies (policy_id TEXT PRIMARY KEY, limit_eur INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS customers (customer_id TEXT PRIMARY KEY, claims_last_5_years INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS messages (
     idempotency_key TEXT PRIMARY KEY,
     recipient TEXT NOT NULL,
@@ -31,7 +30,7 @@ CREATE TABLE IF NOT EXISTS visits (call_id TEXT NOT NULL, attempt INTEGER NOT NU
 
 
 class NotInRegisterError(LookupError):
-    """No such policy or customer: asking again does not help."""
+    """No such policy: asking again does not help."""
 
 
 class World:
@@ -45,14 +44,14 @@ class World:
         return cls(Path(os.environ.get(PATH_SETTING, DEFAULT_PATH)))
 
     @classmethod
-    def make(cls, path: Path, policies: dict[PolicyId, Policy], customers: dict[CustomerId, History]) -> World:
+    def make(cls, path: Path, policies: dict[PolicyId, Policy]) -> World:
         """Make the file, or fill up one that is there; what it holds already stays."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with connection(path) as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(SCHEMA)
-            db.executemany("INSERT OR IGNORE INTO policies VALUES (?, ?)", _rows(policies, "limit_eur"))
-            db.executemany("INSERT OR IGNORE INTO customers VALUES (?, ?)", _rows(customers, "claims_last_5_years"))
+            rows = [(number, policy.limit_eur) for number, policy in policies.items()]
+            db.executemany("INSERT OR IGNORE INTO policies VALUES (?, ?)", rows)
         return cls(path)
 
     def policy(self, policy_id: PolicyId) -> Policy:
@@ -63,15 +62,6 @@ class World:
         """
         limit = self._one("SELECT limit_eur FROM policies WHERE policy_id = ?", policy_id, "policy")
         return Policy(limit_eur=limit)
-
-    def history(self, customer_id: CustomerId) -> History:
-        """Look up what the customer claimed before.
-
-        Raises:
-            NotInRegisterError: Nobody has this number.
-        """
-        claims = self._one("SELECT claims_last_5_years FROM customers WHERE customer_id = ?", customer_id, "customer")
-        return History(claims_last_5_years=claims)
 
     def deliver(self, message: Message, idempotency_key: str) -> None:
         """Put a message into the letter box; the same key again is counted and changes nothing else."""
@@ -129,7 +119,3 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
             yield db
     finally:
         db.close()
-
-
-def _rows(models: dict[PolicyId, Policy] | dict[CustomerId, History], field: str) -> Iterable[tuple[str, int]]:
-    return ((key, getattr(model, field)) for key, model in models.items())
