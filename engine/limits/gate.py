@@ -118,7 +118,7 @@ class Gate:
                 self._report.succeed(probe=probe)
             case Outage():
                 self._trouble = True
-                self._report.fail(outcome, probe=probe)
+                self._report.fail(outcome, self._pace.longest_retry_after, probe=probe)
         self._hurry(0)
 
     # -- from the conversation -----------------------------------------------------------------------------------
@@ -249,8 +249,8 @@ class _Report:
         if probe:
             self.probed = "ok"
 
-    def fail(self, outage: Outage, *, probe: bool) -> None:
-        self.retry_after = max(self.retry_after, outage.wait_seconds)
+    def fail(self, outage: Outage, longest: float, *, probe: bool) -> None:
+        self.retry_after = max(self.retry_after, min(outage.wait_seconds, longest))
         self.reason = outage.reason[:LONGEST_REASON] or self.reason
         if probe:
             self.probed = "outage"

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from hiredis import ReplyError
 
@@ -84,7 +84,8 @@ class Gates:
         self._alarm = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._link: Link | None = None
-        self._opened = False
+        self._begun = False
+        self._connections = 0
         self.trouble = ""
         """Why the server cannot be asked now; empty: it can."""
         self.replaced = False
@@ -105,9 +106,9 @@ class Gates:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(LogError, TimeoutError, Replaced):
             async with asyncio.timeout(CLOSE_SECONDS):
-                if self._opened:
+                if self._begun:
                     self._link = await Link.connect(self._address)
-                    await self._open(self._link, begins=False)
+                    await self._introduce(self._link, "end")
         self._hang_up()
 
     async def __aenter__(self) -> Self:
@@ -269,18 +270,19 @@ class Gates:
         link = await Link.connect(self._address)
         try:
             checked(await link.call_all(encode("SCRIPT", "LOAD", ASK.source), 1))
-            if not self._opened:
-                await self._open(link, begins=True)
-                self._opened = True
+            await self._introduce(link, "go on" if self._begun else "begin")
+            self._begun = True
         except BaseException:
             link.close()
             raise
         return link
 
-    async def _open(self, link: Link, *, begins: bool) -> None:
-        """Register, or sign off. Not to be said again while something is held: it frees what the worker held."""
-        opening = Opening(self.worker, self._epoch, self._nonce, begins, self._limits_as_numbers() if begins else {})
-        checked(await link.call_all(encode("EVAL", OPEN.source, 3, WORKERS, BEATS, NAMES, to_json(opening)), 1))
+    async def _introduce(self, link: Link, word: Literal["begin", "go on", "end"]) -> None:
+        """Say who we are; to begin and to end free what the worker held."""
+        self._connections += 1
+        limits = {} if word == "end" else self._limits_as_numbers()
+        opening = to_json(Opening(self.worker, self._epoch, self._nonce, self._connections, word, limits))
+        checked(await link.call_all(encode("EVAL", OPEN.source, 3, WORKERS, BEATS, NAMES, opening), 1))
 
     def _limits_as_numbers(self) -> dict[str, tuple[int, int, int]]:
         return {
@@ -307,7 +309,7 @@ class Gates:
         """Ask about all gates that are due, and let pass who may."""
         now = time.monotonic()
         gates = [gate for gate in self._gates.values() if gate.due <= now]
-        incarnation = f"{self._epoch}:{self._nonce}"
+        incarnation = f"{self._epoch}:{self._nonce}:{self._connections}"
         try:
             asks = [
                 encode("EVALSHA", ASK.sha, 6, *gate_keys(gate.name), to_json(gate.ask(self.worker, incarnation, now)))

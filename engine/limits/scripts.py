@@ -4,7 +4,7 @@
 | --- | --- |
 | `lw:gates` | set of the names of all gates |
 | `lw:gates:shut` | set of those whose provider is down |
-| `lw:gates:workers` | hash: worker -> its incarnation; `seen`, `resumed`: see below |
+| `lw:gates:workers` | hash: worker -> its incarnation, `EPOCH:NONCE:CONNECTION`; `seen`, `resumed`: see ASK |
 | `lw:gates:beats` | sorted set: worker -> its last sign of life |
 | `lw:gate:NAME` | hash: all that can be seen of a gate, see the script |
 | `lw:gate-turns:NAME` | sorted set: workers that wait, by when they were served last |
@@ -14,6 +14,8 @@ Times are milliseconds of the server's clock, so the clocks of workers do not ma
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -92,12 +94,13 @@ class Answer(Struct):
 
 
 class Opening(Struct):
-    """A worker begins or ends."""
+    """A worker says who it is, on every connection: what an older one may still bring the server is then refused."""
 
     worker: str
     epoch: int
     nonce: str
-    begins: bool
+    connection: int
+    word: Literal["begin", "go on", "end"]
     limits: dict[str, tuple[int, int, int]]
 
 
@@ -118,22 +121,28 @@ OPEN = Script(
 local workers = KEYS[1]
 local field = 'worker:' .. ask.worker
 local known = redis.call('HGET', workers, field)
-local mine = string.format('%.0f', ask.epoch) .. ':' .. ask.nonce
-if known and known ~= mine then
-  if tonumber(string.match(known, '^%d+')) > ask.epoch or not ask.begins then
-    return redis.error_reply('FENCED ' .. ask.worker .. ' is ' .. known .. ' now, and this is ' .. mine)
+local mine = string.format('%.0f:%s:%.0f', ask.epoch, ask.nonce, ask.connection)
+if known then
+  local epoch, nonce, connection = string.match(known, '^(%d+):(%x+):(%d+)$')
+  local newer
+  if nonce == ask.nonce then
+    newer = tonumber(connection) > ask.connection
+  else
+    newer = tonumber(epoch) > ask.epoch or ask.word ~= 'begin'
   end
+  if newer then return redis.error_reply('FENCED ' .. ask.worker .. ' is ' .. known .. ' now, and this is ' .. mine) end
 end
-if ask.begins then
-  redis.call('HSET', workers, field, mine)
-else
+if ask.word == 'end' then
   redis.call('HDEL', workers, field)
   redis.call('ZREM', KEYS[2], ask.worker)
+else
+  redis.call('HSET', workers, field, mine)
 end
 for name, limit in pairs(ask.limits) do
   redis.call('SADD', KEYS[3], name)
   redis.call('HSET', 'lw:gate:' .. name, 'calls', limit[1], 'requests', limit[2], 'tokens', limit[3])
 end
+if ask.word == 'go on' then return mine end
 for _, name in ipairs(redis.call('SMEMBERS', KEYS[3])) do
   local gate, turns = 'lw:gate:' .. name, 'lw:gate-turns:' .. name
   local had = redis.call('HDEL', gate, 'running:' .. ask.worker, 'waiting:' .. ask.worker, 'since:' .. ask.worker)
@@ -147,7 +156,7 @@ end
 return mine
 """
 )
-"""KEYS workers, beats, names; ARGV an Opening. Frees what an earlier incarnation of the worker held."""
+"""KEYS workers, beats, names; ARGV an Opening. To begin or to end frees what the worker held."""
 
 ASK = Script(
     _HEAD

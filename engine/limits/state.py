@@ -25,7 +25,7 @@ class AtGate:
 
 @dataclass(frozen=True)
 class GateState:
-    """A gate over all workers. Times are wall ms of the server's clock, 0: never."""
+    """A gate over all workers. Times are wall ms, 0: never."""
 
     name: str
     limit: Limit | None = None

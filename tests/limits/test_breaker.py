@@ -78,6 +78,24 @@ async def test_a_retry_after_shuts_at_once_and_for_so_long(gates: Open, url: str
     assert shut_for_ms(wire) == HOUR * 1000
 
 
+@pytest.mark.parametrize(("said", "believed"), [(10 * 365 * 86_400.0, HOUR * 1000), (float("inf"), HOUR * 1000)])
+async def test_a_retry_after_beyond_belief_is_cut(
+    gates: Open, url: str, wire: Wire, said: float, believed: int
+) -> None:
+    gates("a", {NAME: Limit(calls=9)}).report(NAME, Outage(said))
+    await until(lambda: seen(url).is_shut)
+
+    assert shut_for_ms(wire) == believed
+
+
+@pytest.mark.parametrize("said", [-5.0, float("nan"), 0.0])
+async def test_a_retry_after_of_the_past_is_none(gates: Open, url: str, said: float) -> None:
+    gates("a", {NAME: Limit(calls=9)}).report(NAME, Outage(said))
+    await until(lambda: seen(url).failures == 1)
+
+    assert not seen(url).is_shut
+
+
 async def test_one_probe_at_a_time_is_let_through_and_its_success_opens_for_all(gates: Open, url: str) -> None:
     workers = [Calls(gates(worker, {NAME: Limit(calls=9)})) for worker in "ab"]
     workers[0].gates.report(NAME, DOWN)

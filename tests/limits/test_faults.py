@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
 
-from engine.limits import Gates, Limit, read_gates
+from engine.limits import Gates, Limit, Pass, read_gates
+from engine.limits.gate import Gate
+from engine.limits.scripts import ASK, gate_key, gate_keys, to_json
+from engine.log.errors import LogError
 from engine.log.redis_wire import Wire
 from engine.log.server import EmbeddedRedis
 from tests.limits.conftest import QUICK, Open
@@ -146,6 +150,62 @@ async def test_an_answer_that_was_lost_costs_no_slot(gates: Open, url: str, wire
 
     assert calls.owners == [1, 2, 3]
     assert read_gates(url, pace=QUICK)[0].running == 3
+
+
+async def test_what_an_old_connection_still_brings_is_refused(gates: Open, wire: Wire) -> None:
+    """The bytes of a broken connection may reach the server after those of the next."""
+    one = gates("a", THREE)
+    calls = Calls(one)
+    await until(lambda: one._link)
+    gate = Gate(NAME, THREE[NAME], QUICK, lambda: None)
+    old = gate.ask("a", f"0:{one._nonce}:1", 0.0)
+    assert one._link is not None
+    one._link.close()
+    calls.ask(1, 2, 3)
+    await calls.until(3)
+    keys = gate_keys(NAME)
+
+    with pytest.raises(LogError, match="this engine was replaced: FENCED a is"):
+        wire.call("EVALSHA", ASK.sha, len(keys), *keys, to_json(old))
+    assert wire.call("HGET", gate_key(NAME), "running:a") == b"3"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_limit_holds_whatever_breaks(gates: Open, seed: int) -> None:
+    """Three workers; calls of chance lengths, some cancelled, and connections that break at any moment."""
+    chance = random.Random(seed)
+    workers = [gates(worker, THREE) for worker in "abc"]
+    loop = asyncio.get_running_loop()
+    running: set[object] = set()
+    most = 0
+    done: set[object] = set()
+
+    def passed(owner: object, leave: Pass) -> None:
+        nonlocal most
+        running.add(owner)
+        most = max(most, len(running))
+        loop.call_later(chance.random() * 0.004, end, owner, leave)
+
+    def end(owner: object, leave: Pass) -> None:
+        running.remove(owner)
+        done.add(owner)
+        leave.end()
+
+    owners = [(number % 3, number) for number in range(240)]
+    for owner in owners:
+        workers[owner[0]].admit(NAME, owner, passed, owner=owner, priority=chance.randint(0, 2))
+    cancelled: set[object] = set()
+    while len(done) + len(cancelled) < len(owners):
+        await asyncio.sleep(chance.random() * 0.005)
+        one = chance.choice(workers)
+        if one._link and chance.random() < 0.3:
+            one._link.close()
+        owner = chance.choice(owners)
+        if chance.random() < 0.1 and workers[owner[0]].cancel(owner):
+            cancelled.add(owner)
+
+    assert most == 3
+    assert done.isdisjoint(cancelled)
 
 
 async def test_a_server_that_refuses_is_asked_again(gates: Open, wire: Wire) -> None:
