@@ -43,6 +43,7 @@ from engine.log.redis_log import RedisLog
 from engine.log.redis_wire import Address, Wire
 from engine.log.server import EmbeddedRedis
 from engine.settings import Settings, show_size
+from engine.view.database import ViewDamaged
 from engine.view.follower import Follower
 from engine.view.projector import Projector
 
@@ -379,7 +380,7 @@ class Supervisor:
         return asked is not None and time.monotonic() - asked > _STOP_SECONDS
 
     def _show(self, gauges: Gauges) -> None:
-        with contextlib.suppress(LogUnavailable):
+        with contextlib.suppress(LogUnavailable, ViewDamaged):  # the view may not be made yet, or be made again
             figures = gauges.read()
             moment = time.monotonic()
             before, count = self._clocks.get("rate_at", moment), self._clocks.get("rate_count", 0.0)

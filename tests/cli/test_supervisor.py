@@ -18,6 +18,7 @@ from engine.code_change import CodeChanged, check_code
 from engine.data_folder import DataFolder, EngineFile
 from engine.driving import EngineFailed
 from engine.flink.plan import read_plan
+from engine.gauges import Figures, Gauges
 from engine.loader import import_application
 from engine.log.errors import LogBusy, LogLost, LogMismatch
 from engine.log.lease import Owner
@@ -26,6 +27,7 @@ from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
 from engine.settings import load
 from engine.supervisor import Progress, Supervisor
+from engine.view.projector import Projector
 
 pytestmark = pytest.mark.redis
 
@@ -151,6 +153,27 @@ def test_a_second_ctrl_c_ends_at_once(project: Path, monkeypatch: pytest.MonkeyP
     supervise(Ear(when={"figures": interrupt, "stopping": interrupt}))
 
     assert note(project).stopped == 0
+
+
+def test_a_view_that_is_long_in_the_making_ends_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Semaphore(0)
+    read = Gauges.read
+
+    def count(gauges: Gauges) -> Figures:
+        asked.release()
+        return read(gauges)
+
+    def late(path: Path, log_id: str) -> Projector:
+        for _ in range(3):
+            asked.acquire(timeout=30)
+        return Projector(path, log_id)
+
+    monkeypatch.setattr(Gauges, "read", count)
+    monkeypatch.setattr(supervisor, "Projector", late)
+    ear = Ear(when={"figures": interrupt})
+    supervise(ear)
+
+    assert ear.heard == ["running", "stopping", "stopped"]
 
 
 def test_a_checkpoint_that_is_named_is_gone_on_from_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
