@@ -24,14 +24,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import stat
 import sys
 import threading
 import time
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from py4j.protocol import Py4JJavaError, Py4JNetworkError
@@ -43,12 +45,22 @@ from engine.flink.plan import Plan, read_plan
 from engine.flink.rest import ENDED, FlinkRefused, FlinkUnreachable, SavepointFailed, words_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _CANCEL_SECONDS: Final = 5.0
 _TURN_SECONDS: Final = 0.1
 _STATUS_TURNS: Final = 5
 _CHECKPOINT_TURNS: Final = 10
+
+_PATIENCE_SECONDS: Final = 30.0
+"""How long nothing that Flink is asked may be answered before its job is given up."""
+
+_UNANSWERED: Final = (FlinkUnreachable, FlinkRefused, HTTPException, ValueError, TypeError, KeyError)
+"""No answer; and what comes of one that was cut off, empty or not the one that was asked for."""
 
 _OTHER_BACKEND: Final = "different StateBackend"
 """Flink's words, as of `internals.PYFLINK`."""
@@ -96,6 +108,37 @@ class Stop:
         if self.asked:
             os._exit(_FAILED)  # Java dies with us: see jvm.spawn
         self.asked = True
+
+
+class Patience:
+    """Lets single questions to Flink fail: on a machine whose CPU is taken away, a healthy Flink answers late.
+
+    That a process has ended is seen by `Cluster.check`, at once.
+    """
+
+    def __init__(self, seconds: float = _PATIENCE_SECONDS) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+
+    def ask(self, question: Callable[[], T]) -> T | None:
+        """The answer; None if it failed.
+
+        Raises:
+            FlinkUnreachable, FlinkRefused: nothing was answered for `seconds`, and more than once.
+
+        """
+        try:
+            answer = question()
+        except _UNANSWERED as error:
+            moment = time.monotonic()
+            if self._since is None:
+                self._since = moment
+                logger.warning("Flink did not answer, which is waited for: %s: %s", type(error).__name__, error)
+            elif moment - self._since > self._seconds:
+                raise
+            return None
+        self._since = None
+        return answer
 
 
 class Driver:
@@ -148,24 +191,24 @@ class Driver:
         return found.path
 
     def _await_start(self, cluster: Cluster, job: str, found: Path | None) -> None:
+        patience = Patience()
         while not self._stop.asked:
             cluster.check()
-            _check_job(cluster, job)
-            if cluster.rest.is_working(job):
+            if patience.ask(lambda: _is_working(cluster, job)):
                 facts = {"job_id": job, "rest_port": cluster.rest.port, "jvm_pid": cluster.jvm.pid}
                 self._voice.say("running", **facts, restored_from=str(found) if found else None)
                 return
             time.sleep(_TURN_SECONDS)
 
     def _watch(self, cluster: Cluster, job: str) -> None:
-        turn = 0
+        turn, patience = 0, Patience()
         while not self._stop.asked:
             turn += 1
             cluster.check()
             if turn % _STATUS_TURNS == 0:
-                _check_job(cluster, job)
+                patience.ask(lambda: _check_job(cluster, job))
             if turn % _CHECKPOINT_TURNS == 0:
-                self._tell_checkpoints(cluster, job)
+                patience.ask(lambda: self._tell_checkpoints(cluster, job))
             time.sleep(_TURN_SECONDS)
 
     def _tell_checkpoints(self, cluster: Cluster, job: str) -> None:
@@ -237,6 +280,11 @@ def _submit(cluster: Cluster, plan: Plan, build: Any, found: Path | None) -> str
     environment = cluster.environment(found)
     build(environment, plan)
     return str(environment.execute_async("longwatch").get_job_id())
+
+
+def _is_working(cluster: Cluster, job: str) -> bool:
+    _check_job(cluster, job)
+    return cluster.rest.is_working(job)
 
 
 def _check_job(cluster: Cluster, job: str) -> None:
