@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from engine.driver_process import REFUSED, DriverProcess, Facts, is_final, kind_of
+from engine.log.checks import END_LOST
 from engine.log.errors import LogUnavailable
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ class Say(Protocol):
 class Driving:
     """A driver that is kept running. The main thread's."""
 
-    def __init__(self, start: Start, say: Say, errors: Path) -> None:
+    def __init__(self, start: Start, say: Say, errors: Path, *, chosen: bool = False) -> None:
         """Begin nothing yet: `keep` does.
 
         Args:
             start: starts a driver.
             say: is told what an observer should know.
             errors: where the driver's standard error is found, for a death without words.
+            chosen: somebody has named the checkpoint of the first start: no other one takes its place.
 
         """
         self._start, self._say, self._errors = start, say, errors
@@ -72,6 +74,9 @@ class Driving:
         self._vain = 0
         """Starts in a row that died before they ran."""
         self._stops = False
+        self._chosen = chosen
+        self.looks_back = False
+        """Whether the next driver is to go on from an older checkpoint that the log still covers."""
         self.state = "starting"
         """The driver's last word: starting, running, stopping, stopped; or restarting."""
         self.jvm = 0
@@ -132,6 +137,8 @@ class Driving:
                 self._say("checkpoint", f"{facts['failed']} checkpoint(s) failed since the start", **facts)
             case "skipped":
                 self._say("checkpoint", f"{facts['path']} cannot be used: {facts['why']}", **facts)
+            case "went_back":
+                self._say("log", _went_back(facts), **facts)
             case "failed":
                 pass  # its words are said when it has ended
             case "ended":
@@ -145,6 +152,7 @@ class Driving:
         self.rest_port = facts.get("rest_port", self.rest_port)
         if state == "running":
             self._vain = 0
+            self._chosen = self.looks_back = False
             restored = facts.get("restored_from")
             self._say("running", f"running, from {_words_of(restored)}" if restored else "running", **facts)
         elif state == "stopped":
@@ -160,7 +168,10 @@ class Driving:
         if self._stops:
             return
         words = process.failure or f"the driver ended with code {facts['code']}; see {self._errors}"
-        if facts["code"] == REFUSED or is_final(words):
+        if kind_of(words) == "LogLost" and END_LOST in words and not (self._chosen or self.looks_back):
+            self.looks_back = True
+            self._say("log", "the log has lost its end: looking for a checkpoint that it still covers", error=words)
+        elif facts["code"] == REFUSED or is_final(words):
             raise EngineFailed(words, _CODES.get(kind_of(words), 2))
         self._died(words)
 
@@ -178,6 +189,21 @@ class Driving:
 
     def _forget(self) -> None:
         self._process, self.jvm, self.rest_port = None, 0, 0
+
+
+def _went_back(facts: Facts) -> str:
+    """Say which checkpoint was chosen, why, and what that means."""
+    if facts["path"]:
+        chosen = f"goes back to {_words_of(facts['path'])}, the newest that the log still covers"
+    else:
+        chosen = "folds the log from its beginning, for there is no checkpoint yet"
+    ahead = ", ".join(_words_of(item["path"]) for item in facts["ahead"])
+    passed = f" (passed over, for they hold entries that are gone: {ahead})" if ahead else ""
+    return (
+        f"the log has lost its end: the engine {chosen}{passed}. What is gone never was: its senders must send it "
+        "again, steps that it asked for may run again, and what was told to others meanwhile (published events, "
+        "traces) is not taken back"
+    )
 
 
 def _words_of(checkpoint: str) -> str:

@@ -5,8 +5,9 @@ journal and the archive behind the checkpoints, and sees to it that a driver run
 Flink (see `engine.flink.driver`). It does no work of runs itself, so it has little that can fail.
 
 What ends comes back: a driver or JVM that dies is started again on the newest whole checkpoint, under a new epoch, so
-that nothing of the old one can still write; an embedded Redis that dies is started on its files. What would fail again
-at once (a log that lost its end, an application that cannot be imported) ends the engine with its words.
+that nothing of the old one can still write; an embedded Redis that dies is started on its files. When the log has lost
+its end, the engine goes back to the newest checkpoint that the log still covers, and the view is made again. What would
+fail again at once (no such checkpoint, an application that cannot be imported) ends the engine with its words.
 
     main thread          the loop below: happenings, lease, respawns, figures
     thread "driver"      reads the driver's lines into the loop's queue
@@ -20,6 +21,7 @@ import contextlib
 import queue
 import re
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,7 +50,6 @@ from engine.view.follower import Follower
 from engine.view.projector import Projector
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Iterator
     from pathlib import Path
     from types import FrameType
@@ -117,10 +118,12 @@ class Supervisor:
         self._archive = Archive(self._folder.archive)
         self._server = None if self.settings.log else EmbeddedRedis(self.settings.data, self.settings.fsync)
         self._happenings: queue.SimpleQueue[Facts] = queue.SimpleQueue()
-        self._driving = Driving(self._start_driver, observer.say, self._folder.logs / "engine.log")
+        errors = self._folder.logs / "engine.log"
+        self._driving = Driving(self._start_driver, observer.say, errors, chosen=restore is not None)
         self._stops_asked = 0
         self._is_away = False
         self._projected = 0
+        self._view_is_ahead = threading.Event()
         self._clocks: dict[str, float] = {}
 
     @property
@@ -263,6 +266,9 @@ class Supervisor:
                 self._stop()
             case "failed_beside":
                 self._end_beside(facts["what"], facts["error"])
+            case "went_back":
+                self._view_is_ahead.set()
+                self._driving.hear(facts)
             case "checkpoint" | "checkpoint_failed" | "skipped":
                 self._driving.hear(facts)
             case _:
@@ -273,7 +279,7 @@ class Supervisor:
         """Start a driver; each under an epoch of its own, so that nothing of the one before can still write."""
         if not first:
             self._lease = self._log.take_lease(self._lease.owner)
-        plan = self._plan()
+        plan = msgspec.structs.replace(self._plan(), look_back=self._driving.looks_back)
         if first and self._restore is not None:
             plan = msgspec.structs.replace(plan, restore=str(self._restore.absolute()))
         write_plan(plan, self._folder.plan)
@@ -291,13 +297,20 @@ class Supervisor:
     # -- beside the driver
 
     def _view(self, stop: threading.Event) -> Iterator[None]:
-        """Keep the view behind the journal; after `stop`, to its end."""
+        """Keep the view behind the journal; after `stop`, to its end.
+
+        When the log has lost its end, so has the journal: the view forgets all, and is made again of what is left.
+        """
         log = self._second_log()
         projector = Projector(self._folder.view, log.header.log_id)
         follower = Follower(log, projector)
         try:
             follower.catch_up()
             while not stop.is_set():
+                if self._view_is_ahead.is_set():
+                    projector.reset()
+                    self._view_is_ahead.clear()
+                    follower.catch_up()
                 self._projected += follower.step(500)
                 yield
                 stop.wait(0.1)

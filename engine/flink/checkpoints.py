@@ -8,6 +8,9 @@ its own.
 Numbers of checkpoints rise over restarts, because a restored job counts on from the one it was restored from; so they,
 not the files' times, say which is the newest (the clock may be set back). Whether one is whole is asked of Flink's own
 reader, in the JVM.
+
+When the log has lost its end, the newest that it still covers is looked for; see `engine.flink.positions`. The newer
+ones stay on the disk as `_metadata.ahead` until the new job has as many of its own as are kept.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ from urllib.parse import urlsplit
 
 from py4j.protocol import Py4JJavaError
 
+from engine.log.checks import END_LOST
+from engine.log.errors import LogLost
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _METADATA: Final = "_metadata"
 _DAMAGED: Final = "_metadata.damaged"
+_AHEAD: Final = "_metadata.ahead"
 _WRAPPERS: Final = frozenset({"KeyGroupsStateHandle", "KeyGroupsSavepointStateHandle", "OperatorStreamStateHandle"})
 _NUMBERED: Final = re.compile(r"chk-(\d+)")
 
@@ -52,7 +59,7 @@ class NoWholeCheckpoint(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A checkpoint that cannot be used, and why."""
+    """A checkpoint that cannot be used, damaged itself or by the loss of what it stands on, and why."""
 
     path: Path
     why: str
@@ -66,6 +73,40 @@ class Found:
     """The newest whole checkpoint or savepoint; None in a data folder that has none yet."""
     damaged: tuple[Damaged, ...] = ()
     """Newer ones that were passed over."""
+
+
+class NoneCovered(LogLost):
+    """The log has lost its end, and every checkpoint stands on what is gone: nothing is begun.
+
+    Attributes:
+        ahead: what each holds that the log does not, newest first.
+
+    """
+
+    def __init__(self, ahead: tuple[Damaged, ...]) -> None:
+        self.ahead = ahead
+        reasons = "; ".join(f"{_name(item.path)}: {item.why}" for item in ahead)
+        super().__init__(
+            f"the log has lost its end, and none of the {len(ahead)} checkpoints stands on what is left of it"
+            f" ({reasons}). Give the log its files back, or move the folders `checkpoints` and `savepoints` away to"
+            " fold archive and log from the beginning.",
+        )
+
+    def __reduce__(self) -> tuple[type[NoneCovered], tuple[tuple[Damaged, ...]]]:
+        """Survive pickling, which calls the class with its facts."""
+        return NoneCovered, (self.ahead,)
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What a start goes on from when the log has lost its end."""
+
+    path: Path | None
+    """The newest whole checkpoint that the log covers in every partition; None in a data folder that has none yet."""
+    ahead: tuple[Damaged, ...] = ()
+    """Newer ones, which stand on entries that are gone."""
+    damaged: tuple[Damaged, ...] = ()
+    """Newer ones that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +142,43 @@ def find(data: Path, java: Any) -> Found:  # noqa: ANN401 (py4j has no types)
     if damaged:
         raise NoWholeCheckpoint(tuple(damaged))
     return Found(None)
+
+
+def find_covered(data: Path, java: Any, check: Callable[[Path], None]) -> Covered:  # noqa: ANN401
+    """The newest whole checkpoint or savepoint in a data folder that the log still covers.
+
+    Newer ones are set aside (their `_metadata` is renamed), so that no later start goes on from them. If there is none,
+    all stay as they are: the log may get its files back.
+
+    Args:
+        data: the data folder.
+        java: the classes of a JVM with Flink (`Cluster.java`).
+        check: raises `LogLost` for a checkpoint that the log does not cover.
+
+    Raises:
+        NoneCovered: the log covers none of those that are there.
+        NoWholeCheckpoint: all are damaged.
+
+    """
+    damaged: list[Damaged] = []
+    ahead: list[Damaged] = []
+    for path in _newest_first(data, java):
+        if (why := _whats_wrong(path, java)) is not None:
+            damaged.append(Damaged(path, why))
+            continue
+        try:
+            check(path)
+        except LogLost as error:
+            ahead.append(Damaged(path, str(error).partition(f": {END_LOST}")[0]))
+            continue
+        _set_aside(ahead, _AHEAD)
+        _set_aside(damaged)
+        return Covered(path, tuple(ahead), tuple(damaged))
+    if ahead:
+        raise NoneCovered(tuple(ahead))
+    if damaged:
+        raise NoWholeCheckpoint(tuple(damaged))
+    return Covered(None)
 
 
 def sweep(data: Path, java: Any, kept: Iterable[Path]) -> int | None:  # noqa: ANN401
@@ -215,9 +293,14 @@ def _each(collection: Any) -> Iterator[Any]:  # noqa: ANN401
         yield steps.next()
 
 
-def _set_aside(damaged: Iterable[Damaged]) -> None:
-    for item in damaged:
-        (item.path / _METADATA).rename(item.path / _DAMAGED)
+def _set_aside(passed: Iterable[Damaged], name: str = _DAMAGED) -> None:
+    for item in passed:
+        (item.path / _METADATA).rename(item.path / name)
+
+
+def _name(path: Path) -> str:
+    """Name a checkpoint with its job, a savepoint alone."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _owners(data: Path) -> list[Path]:

@@ -5,6 +5,7 @@ supervisor reads its standard output, one JSON object a line:
 
     {"driver": "starting", "jvm_pid": 4711}
     {"driver": "skipped", "path": "...", "why": "..."}               a damaged checkpoint was passed over
+    {"driver": "went_back", "path": "..." or null, "ahead": [{"path": "...", "why": "..."}]}     see `Plan.look_back`
     {"driver": "running", "job_id": "...", "rest_port": 8081, "restored_from": "..." or null, "jvm_pid": 4711, ...}
     {"driver": "checkpoint", "oldest_trigger": ms, "newest_trigger": ms, "count": 3, "newest_path": "..."}
     {"driver": "checkpoint_failed", "failed": 2}                     two more than the last time
@@ -23,6 +24,7 @@ when the *thread* that started it ends), and Java dies with it. Exit codes: 0 st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -39,10 +41,12 @@ import msgspec
 from py4j.protocol import Py4JJavaError, Py4JNetworkError
 
 from engine.flink import checkpoints
+from engine.flink.checkpoints import NoneCovered
 from engine.flink.cluster import Cluster, PlanRefused, make_cluster
 from engine.flink.jvm import JavaFailed, die_with_parent
 from engine.flink.plan import Plan, read_plan
 from engine.flink.rest import ENDED, FlinkRefused, FlinkUnreachable, SavepointFailed, words_of
+from engine.log.errors import LogLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,9 +189,31 @@ class Driver:
     def _find(self, cluster: Cluster) -> Path | None:
         if self._plan.restore:
             return Path(self._plan.restore)
+        if self._plan.look_back:
+            return self._look_back(cluster)
         found = checkpoints.find(Path(self._plan.data), cluster.java)
         for damaged in found.damaged:
             self._voice.say("skipped", path=str(damaged.path), why=damaged.why)
+        return found.path
+
+    def _look_back(self, cluster: Cluster) -> Path | None:
+        """Find what the log still covers: the positions in each checkpoint, tried as the engine itself would."""
+        from engine.flink.opening import open_cursor  # noqa: PLC0415 (PyFlink: read while Java starts, and seldom)
+        from engine.flink.positions import read_positions  # noqa: PLC0415 (the same)
+
+        with contextlib.closing(open_cursor(self._plan)) as cursor:
+
+            def check(path: Path) -> None:
+                cursor.assign(read_positions(cluster, self._plan, path))
+
+            found = checkpoints.find_covered(Path(self._plan.data), cluster.java, check)
+        for damaged in found.damaged:
+            self._voice.say("skipped", path=str(damaged.path), why=damaged.why)
+        ahead = [{"path": str(item.path), "why": item.why} for item in found.ahead]
+        for item in ahead:
+            logger.warning("checkpoint %(path)s is passed over: %(why)s", item)
+        logger.warning("the log has lost its end; going on from %s", found.path or "its beginning")
+        self._voice.say("went_back", path=str(found.path) if found.path else None, ahead=ahead)
         return found.path
 
     def _await_start(self, cluster: Cluster, job: str, found: Path | None) -> None:
@@ -327,6 +353,8 @@ def _read_until_end() -> None:
 
 
 def _words(error: Exception) -> str:
+    if isinstance(error, NoneCovered):
+        return f"{LogLost.__name__}: {error}"
     return str(error) if isinstance(error, JobFailed | JavaFailed) else f"{type(error).__name__}: {error}"
 
 

@@ -30,6 +30,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The function that draws the job's graph, as `module:name`: called with environment and plan."""
     restore: str = ""
     """A checkpoint or savepoint to go on from; empty: the newest whole one."""
+    look_back: bool = False
+    """The log has lost its end: go on from the newest checkpoint that it still covers, and refuse if there is none."""
     epoch: int = 0
     """The number of this start; the log refuses what an older one writes."""
     intakes: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from engine.log.errors import LogLost, LogMismatch
 from engine.log.protocol import Header, Position, order_of
 
@@ -48,6 +50,10 @@ def check_same_log(header: Header, log_id: str | None, where: object) -> None:
         raise LogLost(msg)
 
 
+END_LOST: Final = "its end is lost"
+"""In the words of a log that ends before, or has a gap at, a position that was read: an older checkpoint may help."""
+
+
 def check_end(header: Header, partition: int, position: Position, tail: Position | None) -> None:
     """Refuse a position that the log has not reached.
 
@@ -57,9 +63,28 @@ def check_end(header: Header, partition: int, position: Position, tail: Position
     """
     check_partition(header, partition)
     if order_of(position) > order_of(tail or "0-0"):
-        msg = (
-            f"log {header.log_id}, partition {partition}: position {position} was read once and the log ends at "
-            f"{tail or 'nothing'}: its end is lost; restore its files, or go on from an older checkpoint that it still "
-            "covers: longwatch run --restore DATA/checkpoints/JOB/chk-NUMBER"
-        )
-        raise LogLost(msg)
+        raise _end_lost(header, partition, position, f"the log ends at {tail or 'nothing'}")
+
+
+def check_entry(header: Header, partition: int, position: Position, trimmed: Position, *, held: bool) -> None:
+    """Refuse a position whose entry is gone: the log lost its end and was then written on, so its tail says nothing.
+
+    Args:
+        header: of the log.
+        partition: which.
+        position: that was read.
+        trimmed: up to here the archive has the entries.
+        held: whether the server holds the entry at `position`.
+
+    Raises:
+        LogLost: the log neither holds the entry nor trimmed it.
+    """
+    if not held and order_of(position) > order_of(trimmed):
+        raise _end_lost(header, partition, position, "the log has no such entry any more")
+
+
+def _end_lost(header: Header, partition: int, position: Position, found: str) -> LogLost:
+    return LogLost(
+        f"log {header.log_id}, partition {partition}: position {position} was read once and {found}: {END_LOST}; "
+        "`longwatch run` goes back to the newest checkpoint that the log still covers, or give the log its files back"
+    )

@@ -35,9 +35,17 @@ def main() -> None:
     if manner == "dies" or (manner == "dies once" and len(starts.read_text().splitlines()) == 1):
         say("failed", error="ValueError: nothing will come of this")
         sys.exit(1)
-    if manner == "lost":
-        say("failed", error="LogLost: log x, partition 3: its end is lost")
+    looks_back = json.loads(plan.read_text())["look_back"]
+    if manner == "another" or (manner in {"lost", "lost for good"} and not looks_back):
+        why = "it is log y" if manner == "another" else "its end is lost"
+        say("failed", error=f"LogLost: log x, partition 3: {why}")
         sys.exit(1)
+    if manner == "lost for good":
+        say("failed", error="LogLost: the log has lost its end, and none of the 2 checkpoints stands on it")
+        sys.exit(1)
+    if looks_back:
+        ahead = [{"path": "/x/job/chk-9", "why": "its entries are gone"}]
+        say("went_back", path="/x/job/chk-8", ahead=ahead)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "does not stop" else stop)
     say("starting", jvm_pid=os.getpid())
     say("running", job_id="j", rest_port=4711, jvm_pid=os.getpid(), restored_from=None)

@@ -37,11 +37,13 @@ class Ear:
     """Hears what the supervisor says, and acts on it."""
 
     heard: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     shown: list[Progress] = field(default_factory=list)
     when: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def say(self, what: str, words: str, **facts: object) -> None:
         self.heard.append(what)
+        self.words.append(words)
         if act := self.when.pop(what, None):
             act()
 
@@ -137,14 +139,48 @@ def test_a_driver_that_keeps_dying_ends_the_engine_with_its_words(
     assert len(epochs(project)) == 5
 
 
-def test_what_would_fail_again_is_not_tried_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_DRIVER", "lost")
+@pytest.mark.parametrize(("manner", "starts"), [("another", 1), ("lost for good", 2)])
+def test_what_would_fail_again_is_not_tried_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch, manner: str, starts: int
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", manner)
 
     with pytest.raises(EngineFailed) as raised:
         supervise(Ear())
 
     assert raised.value.exit_code == 7
-    assert len(epochs(project)) == 1
+    assert len(epochs(project)) == starts
+
+
+def test_a_log_that_lost_its_end_is_gone_on_with_from_an_older_checkpoint_and_the_view_is_made_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "lost")
+    reset = threading.Event()
+    monkeypatch.setattr(Projector, "reset", lambda _: reset.set())
+
+    def end() -> None:
+        reset.wait(30)
+        interrupt()
+
+    ear = Ear(when={"running": threading.Thread(target=end).start})
+    supervise(ear)
+
+    assert ear.heard == ["log", "restart", "log", "running", "stopping", "stopped"]
+    assert "goes back to checkpoint 8, the newest that the log still covers" in ear.words[2]
+    assert "passed over, for they hold entries that are gone: checkpoint 9" in ear.words[2]
+    assert "its senders must send it again" in ear.words[2]
+    assert reset.is_set()
+    assert epochs(project) == [1, 2]
+
+
+def test_a_checkpoint_that_is_named_gives_way_to_no_other(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_DRIVER", "lost")
+
+    with pytest.raises(EngineFailed, match="its end is lost"):
+        supervise(Ear(), restore=project / "older")
+
+    assert epochs(project) == [1]
 
 
 def test_a_second_ctrl_c_ends_at_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
