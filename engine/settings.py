@@ -148,6 +148,11 @@ class Settings(BaseModel):
         ),
     )
 
+    who: str = Field(
+        "",
+        description="Whose word answers and orders of this machine's commands are. Empty: the user's name.",
+    )
+
     partitions: Annotated[int, Field(ge=1, le=32768)] = Field(
         16,
         description="Partitions of the log, a power of two; fixed when the log is made.",
