@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from engine.log.checks import check_end, check_partition
 from engine.log.errors import Fenced, LogUnavailable
@@ -261,6 +261,11 @@ class MemoryAppender:
         self._waiting.append((partition, payload))
         if self.log.available:
             self._send()
+
+    def keep(self, partition: int, payload: bytes) -> Awaitable[None]:
+        """See `Appender.keep`."""
+        self.append(partition, payload)
+        return self.drain()
 
     async def drain(self) -> None:
         """See `Appender.drain`; raises instead of waiting when the log is away."""

@@ -14,7 +14,7 @@ Three kinds of users, three shapes:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, NewType, Protocol
 
@@ -220,6 +220,9 @@ class Appender(Protocol):
         Raises:
             LogLost: the server that came back is not the log that was opened.
         """
+
+    def keep(self, partition: int, payload: bytes) -> Awaitable[None]:
+        """Append; what is given back is done when the log has acknowledged exactly this."""
 
     async def drain(self) -> None:
         """Return when all is acknowledged."""

@@ -36,6 +36,9 @@ class RedisAppender:
         self._heads = [b"*5\r\n" + bulks("XADD", stream("log", p), "*", FIELD) for p in range(partitions)]
         self._unsent: list[bytes] = []
         self._unacknowledged: deque[bytes] = deque()
+        self._acknowledged = 0
+        self._watched: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Whom to tell when so many appends are acknowledged in all: they are in the order in which they were made."""
         self._link: _Link | None = None
         self._armed = False
         self._failure: LogError | None = None
@@ -57,6 +60,13 @@ class RedisAppender:
         if not self._armed and self._link:
             self._armed = True
             self._loop.call_soon(self._send)
+
+    def keep(self, partition: int, payload: bytes) -> asyncio.Future[None]:
+        """See `Appender.keep`."""
+        self.append(partition, payload)
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._watched.append((self._acknowledged + self.waiting, future))
+        return future
 
     async def drain(self) -> None:
         """See `Appender.drain`."""
@@ -83,11 +93,19 @@ class RedisAppender:
 
     def _acknowledge(self) -> None:
         self._unacknowledged.popleft()
+        self._acknowledged += 1
+        while self._watched and self._watched[0][0] <= self._acknowledged:
+            _, future = self._watched.popleft()
+            if not future.done():
+                future.set_result(None)
         if self._drained and not self.waiting:
             self._wake(None)
 
     def _wake(self, failure: LogError | None) -> None:
         drained, self._drained = self._drained, []
+        if failure:
+            drained += [future for _, future in self._watched]
+            self._watched.clear()
         for future in drained:
             if not future.done():
                 future.set_exception(failure) if failure else future.set_result(None)

@@ -90,6 +90,42 @@ async def test_what_a_killed_server_did_not_acknowledge_is_sent_again(tmp_path: 
     server.stop()
 
 
+async def test_whoever_keeps_something_is_told_when_exactly_that_is_there(
+    appender: RedisAppender, log: RedisLog
+) -> None:
+    appender.append(1, b"before")
+    kept = [appender.keep(0, b"%d" % i) for i in range(3)]
+    appender.append(1, b"after")
+    given_up = appender.keep(0, b"given up")
+    given_up.cancel()
+    await kept[1]
+
+    assert kept[0].done()
+    assert [item.payload for item in log.scan("log", 0)][:2] == [b"0", b"1"]
+    await appender.keep(0, b"last")
+    assert appender.waiting == 0
+
+
+async def test_what_is_kept_survives_a_killed_server(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.ensure()
+    with closing(RedisLog.create(server.url, 1)) as log:
+        appender = RedisAppender(server.url, log.header.log_id, 1)
+        await appender.keep(0, b"first")
+        kill(server)
+        await until(appender, trouble=True)
+        second = appender.keep(0, b"second")
+        assert not second.done()
+        await asyncio.to_thread(server.ensure)
+        await second
+        with closing(RedisLog.open(server.url)) as again:
+            found = [item.payload for item in again.scan("log", 0)]
+
+        assert found == [b"first", b"second"]
+        await appender.close()
+    server.stop()
+
+
 async def test_a_full_server_gets_everything_later(appender: RedisAppender, log: RedisLog, wire: Wire) -> None:
     appender.append(0, b"0")
     await appender.drain()
@@ -111,10 +147,12 @@ async def test_another_log_gets_nothing(appender: RedisAppender, url: str, wire:
     wire.call("FLUSHALL")
     wire.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     await until(appender, trouble=True)
-    appender.append(0, b"late")
+    kept = appender.keep(0, b"late")
 
     with pytest.raises(LogLost, match="it is empty"):
         await appender.drain()
+    with pytest.raises(LogLost, match="it is empty"):
+        await kept
     with pytest.raises(LogLost, match="it is empty"):
         appender.append(0, b"later")
     assert wire.call("EXISTS", "lw:log:0") == 0
