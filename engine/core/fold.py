@@ -703,7 +703,7 @@ class Fold:
         call = self.pending(entry.run, entry.call)
         if call is None:
             return "late: nobody waits for this call any longer"
-        if entry.attempt != call.attempt or call.status not in ("running", "asked"):
+        if call.status != "asked" and (entry.attempt != call.attempt or call.status != "running"):
             return f"late: attempt {entry.attempt} was given up before"
         step = self.workflow.steps.get(call.step)
         if entry.halts:
@@ -833,7 +833,13 @@ class Fold:
     def _retry(self) -> str:
         again = [c for c in self.snap.calls if c.status in ("waiting", "failed")]
         for call in again:
-            self._pay(msgspec.structs.replace(call, attempt=call.attempt + 1, due=0, since=self.at))
+            new = msgspec.structs.replace(call, attempt=call.attempt + 1, due=0, since=self.at)
+            step = self.workflow.steps.get(call.step)
+            if step is not None and step.question is not None:
+                self.put(msgspec.structs.replace(new, status="asked", error=""))
+                self._ask(step, new)
+            else:
+                self._pay(new)
         return "" if again else "no call of this run waits for another attempt"
 
     def _halted(self, held: Sequence[Held]) -> Reaction:
@@ -856,7 +862,7 @@ class Fold:
         for item in held:
             self._apply(item.position, *_naming(item.entry, self.snap), lambda: why, item.entry)
             if isinstance(item.entry, QuestionEntry):
-                asking.refuse(self, item.entry, "RunFinished", why)
+                asking.refuse(self, item.entry, "RunFinished" if self.snap.ended else "NotAnswered", why)
         self.release += len(held)
 
     def _resume(self, order: OrderEntry, held: Sequence[Held]) -> Reaction:
@@ -894,7 +900,11 @@ class Fold:
             for event in self.snap.kept:
                 self._dead(event, "the run that it waited for was left out by an order")
             for item in held[1:]:
-                self._dead(item.entry, "the run that it waited for was left out by an order", item.at, item.position)
+                if isinstance(item.entry, QuestionEntry):
+                    asking.refuse(self, item.entry, "NoRun", "the run was left out by an order")
+                else:
+                    lost = "the run that it waited for was left out by an order"
+                    self._dead(item.entry, lost, item.at, item.position)
             self.snap.kept, self.release = (), len(held)
             return ()
         if (move := self._at_once()) is not None:
@@ -1066,7 +1076,8 @@ class Fold:
         self._made += 1
         call = Pending(id_, step.name, Raw(raw), self.at, work, slot, status="queued" if queued else "running")
         if step.question is not None:
-            self._ask(step, msgspec.structs.replace(call, status="asked"))
+            snap.calls = (*snap.calls, msgspec.structs.replace(call, status="asked"))
+            self._ask(step, call)
             return
         if step.spends is not None and not queued:
             call = spending.pay(self, call, step)
@@ -1076,9 +1087,7 @@ class Fold:
 
     def _ask(self, step: Step[Any, Any], call: Pending) -> None:
         """Have another run asked; its answer is the call's result."""
-        snap = self.snap
-        snap.calls = (*snap.calls, call)
-        asker = Asker(self.workflow.name, self.entry.key, snap.run, call.id)
+        asker = Asker(self.workflow.name, self.entry.key, self.snap.run, call.id)
         caused = self.current
         trace = caused.traceparent if isinstance(caused, EventEntry | QuestionEntry) else ""
         self.commands.append(AskRun(step.read_input(bytes(call.input)), asker, trace))

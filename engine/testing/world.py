@@ -246,19 +246,13 @@ class World:
             output = Raw(step.write_output(self.fakes.answers[name](command.question)))
         except Exception as error:  # noqa: BLE001 - whatever a fake raises is an answer that cannot be had
             return self._failure(asker, type(error).__name__, str(error))
-        return ResultEntry(asker.workflow, asker.key, asker.run, asker.call, self._attempt_of(asker), output)
+        return ResultEntry(asker.workflow, asker.key, asker.run, asker.call, 1, output)
 
     def _replied(self, reply: Reply) -> Entry:
         asker = reply.asker
         if reply.error:
             return self._failure(asker, reply.error, reply.message)
-        return ResultEntry(asker.workflow, asker.key, asker.run, asker.call, self._attempt_of(asker), reply.output)
+        return ResultEntry(asker.workflow, asker.key, asker.run, asker.call, 1, reply.output)
 
     def _failure(self, asker: Asker, error: str, message: str) -> FailureEntry:
-        attempt = self._attempt_of(asker)
-        return FailureEntry(asker.workflow, asker.key, asker.run, asker.call, attempt, error, message, final=True)
-
-    def _attempt_of(self, asker: Asker) -> int:
-        snapshot = self.run(asker.workflow, asker.key).snapshot
-        calls = snapshot.calls if snapshot else ()
-        return next((c.attempt for c in calls if c.id == asker.call), 1)
+        return FailureEntry(asker.workflow, asker.key, asker.run, asker.call, 1, error, message, final=True)
