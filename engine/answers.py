@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from engine.budgets import BudgetState
     from engine.core.definition import StateSpec
     from engine.core.record import Halted, PendingCall, PendingTimer, Record
+    from engine.inbox import InboxItem
     from engine.log.protocol import Receipt
     from engine.view.view import RunRow
 
@@ -179,6 +181,12 @@ class Detail:
     more_calls: int
     timers: tuple[PendingTimer, ...]
     halted: Halted | None
+    asks: tuple[InboxItem, ...]
+    """What it asks people."""
+    taken: str
+    """Who has taken that upon himself."""
+    budget: BudgetState | None
+    """What it has used of its own budget."""
     data: Any
     """The state's fields."""
     as_of: datetime | None

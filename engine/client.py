@@ -36,12 +36,13 @@ from engine.answers import (
     plain_json,
     when,
 )
+from engine.budgets import Budgets, BudgetState
 from engine.core.entry import AnswerEntry, EventEntry, Order, OrderEntry, write_entry
 from engine.core.errors import EventRefused
 from engine.core.model import Event
 from engine.core.partition import partition_of
 from engine.core.record import CloudEvent, Record, read_letter
-from engine.inbox import InboxItem, Outcome, item_of
+from engine.inbox import InboxItem, Outcome, item_of, items_of
 from engine.intake import entries, envelope_of, read_envelope
 from engine.letters import Letter, Letters
 from engine.log.protocol import last_output, order_of, output_id
@@ -294,9 +295,17 @@ class Client:
             more_calls=newest.more_calls if newest else 0,
             timers=newest.timers if newest else (),
             halted=newest.halted if newest else None,
+            asks=tuple(items_of(newest, self.application)) if newest else (),
+            taken=newest.taken if newest else "",
+            budget=self._budget(row, newest),
             data=plain_json(data.data) if data else None,
             as_of=when(self._session.view.as_of()),
         )
+
+    def _budget(self, row: RunRow, newest: Record | None) -> BudgetState | None:
+        if newest is None or newest.spent is None:
+            return None
+        return Budgets(self._session.log, self._session.view, self.application).of_run(row)
 
     def _history(self, target: str, bodies: bool) -> list[Line]:  # noqa: FBT001
         self._session.refresh(start=True)
@@ -465,6 +474,21 @@ class Client:
         """
         entry = await self._do(lambda: self._people().raise_account(account, Decimal(eur), tokens, who))
         return await self._outcome(entry.workflow, entry.key, entry, timeout)
+
+    async def budgets(self, name: str = "") -> list[BudgetState]:
+        """What is spent, reserved and left, and who waits: of every account and workflow, or only of this one or run.
+
+        Raises:
+            UnknownRun, AmbiguousKey: it is no account, no workflow with a budget, and no run.
+        """
+        return await self._do(self._budgets_of, name)
+
+    def _budgets_of(self, name: str) -> list[BudgetState]:
+        self._session.refresh()
+        budgets = Budgets(self._session.log, self._session.view, self.application)
+        every = budgets.all()
+        found = [each for each in every if not name or each.name == name]
+        return found if found or not name else [budgets.of_run(self._row(name))]
 
     async def _order_of(
         self,

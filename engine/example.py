@@ -80,6 +80,11 @@ def example(model: type[Any]) -> Any:  # noqa: ANN401 (JSON of any form)
     return value
 
 
+def of_schema(schema: dict[str, Any]) -> Any:  # noqa: ANN401 (JSON of any form)
+    """Make an example by a JSON schema; nobody has checked it."""
+    return _value(schema, schema.get("$defs", {}), "", 0)
+
+
 def _value(schema: dict[str, Any], known: dict[str, Any], name: str, depth: int) -> Any:  # noqa: ANN401, C901, PLR0912 (one case a JSON type)
     for given in ("const", "default"):
         if given in schema:

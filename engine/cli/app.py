@@ -37,6 +37,13 @@ PANELS: Final = {
         "show": "engine.cli.query",
         "history": "engine.cli.query",
     },
+    "Answer what runs ask": {
+        "inbox": "engine.cli.inbox",
+        "take": "engine.cli.operate",
+        "answer": "engine.cli.inbox",
+        "release": "engine.cli.operate",
+        "budgets": "engine.cli.budgets",
+    },
     "Operate": {
         "halted": "engine.cli.operate",
         "resume": "engine.cli.operate",

@@ -34,6 +34,9 @@ Where = Annotated[
 ]
 Who = Annotated[str, typer.Option("--who", help="Who orders it, for the history. [default: the user's name]")]
 Why = Annotated[str, typer.Option("--why", help="The reason, for the history.")]
+As = Annotated[
+    str, typer.Option("--as", "--who", metavar="WHO", help="Whose word it is. [default: the setting, the user's name]")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the records are in the view.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait; then exit code 5.")]
 
@@ -95,10 +98,10 @@ def filter_of(workflow: str = "", state: str = "", status: str = "", where: list
     return Filter(workflow, state, status, {name: value for name, _, value in pairs})
 
 
-def who_of(who: str) -> str:
-    """Who gives an order: as was said, or the user's name."""
-    if who:
-        return who
+def who_of(who: str, settings: Settings | None = None) -> str:
+    """Who gives an order: as was said, as is set, or the user's name."""
+    if who or (settings and settings.who):
+        return who or (settings.who if settings else "")
     import getpass
 
     try:

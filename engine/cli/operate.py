@@ -1,4 +1,4 @@
-"""`longwatch halted`, `resume`, `cancel` and `retry`: what stands still and why, and how it goes on or ends.
+"""`longwatch halted`, `resume`, `cancel` and `retry`, and who sees to what waits for people: `take` and `release`.
 
 Each order is an entry on the log with who gave it and why, and stands in the run's history.
 """
@@ -11,9 +11,11 @@ import typer
 
 from engine.cli import exits, options
 from engine.cli.client import (
+    As,
     InState,
     MaybeTarget,
     OfWorkflow,
+    Target,
     Timeout,
     Wait,
     Where,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from engine.answers import Sent
     from engine.client import Client
     from engine.core.entry import Order
+    from engine.inbox import Outcome
     from engine.view.view import Filter
 
 All = Annotated[bool, typer.Option("--all", help="Every run that fits the filters and can take the order.")]
@@ -45,6 +48,8 @@ def register(app: typer.Typer) -> None:
     app.command("resume")(resume)
     app.command("cancel")(cancel)
     app.command("retry")(retry)
+    app.command("take")(take)
+    app.command("release")(release)
 
 
 def halted(
@@ -155,6 +160,67 @@ def retry(
     """
     chosen = _chosen(target, filter_of(workflow, state, "", where), everything=everything)
     _order(chosen, "retry", who, why, data, log, timeout if wait else None, as_json=as_json)
+
+
+def take(
+    target: Target,
+    *,
+    who: As = "",
+    why: Why = "",
+    timeout: Timeout = 30,
+    data: options.Data = None,
+    log: options.Log = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Take what a run asks upon yourself: until it is released nobody else can answer.
+
+    Exit code 3 if somebody else has it, or if nothing is asked.
+
+    Example: `longwatch take insurance-claim/4711 --as ann`
+    """
+    _take("take", target, who, why, timeout, data, log, as_json=as_json)
+
+
+def release(
+    target: Target,
+    *,
+    who: As = "",
+    why: Why = "",
+    timeout: Timeout = 30,
+    data: options.Data = None,
+    log: options.Log = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Give back what was taken, your own or another's: anybody may answer again.
+
+    Exit code 3 if nobody has taken it.
+
+    Example: `longwatch release insurance-claim/4711 --why "ann is ill"`
+    """
+    _take("release", target, who, why, timeout, data, log, as_json=as_json)
+
+
+def _take(
+    order: str,
+    target: str,
+    who: str,
+    why: str,
+    timeout: float,
+    data: Path | None,
+    log: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from engine.cli.inbox import print_outcome
+
+    settings = settings_of(data, log)
+    person = who_of(who, settings)
+
+    async def work(client: Client) -> Outcome:
+        chosen = client.take if order == "take" else client.release
+        return await chosen(target, person, why=why, timeout=timeout)
+
+    print_outcome(ask(work, settings), "taken" if order == "take" else "released", as_json=as_json)
 
 
 def _chosen(target: str | None, wanted: Filter, *, everything: bool) -> str | Filter:

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from engine.answers import Detail, Line, Move, Run
+    from engine.budgets import BudgetState
     from engine.client import Client
+    from engine.core.record import PendingCall
+    from engine.inbox import InboxItem
     from engine.view.view import After, Count
 
 LONGEST = 160
@@ -168,6 +171,25 @@ def _print_detail(detail: Detail) -> None:
     out.print(f"state    [bold]{cell(run.state)}[/bold] ({run.status}) since {time(run.since)}")
     if detail.because:
         out.print(f"because  {cell(_told(detail.because))}")
+    _print_halt(detail)
+    if detail.last and detail.last != detail.because:
+        out.print(f"last     {cell(_told(detail.last))}")
+    _print_asks(detail)
+    for move in detail.moves:
+        out.print(f"{'then   ' if detail.halted else 'waits  '}  {cell(_move(move))}")
+    _print_calls(detail)
+    if not detail.moves:
+        for timer in detail.timers:
+            out.print(f"timer    {cell(timer.handler)} at {time(_when(timer.due))}")
+    if detail.budget:
+        out.print(f"budget   {cell(_spent(detail.budget))}")
+    if detail.data is not None:
+        out.print(f"data     {cell(json.dumps(detail.data, ensure_ascii=False))}")
+    out.print(f"[dim]as of {time(detail.as_of)}; more: longwatch history {cell(_quoted(run.address))}[/dim]")
+
+
+def _print_halt(detail: Detail) -> None:
+    out, run = console(), detail.run
     if detail.halted:
         halted = detail.halted
         where = f" at {halted.where}" if halted.where else ""
@@ -175,24 +197,29 @@ def _print_detail(detail: Detail) -> None:
         out.print(
             f"         go on with: longwatch resume {cell(_quoted(run.address))} (--skip leaves out what halted it)"
         )
-    if detail.last and detail.last != detail.because:
-        out.print(f"last     {cell(_told(detail.last))}")
-    for move in detail.moves:
-        out.print(f"{'then   ' if detail.halted else 'waits  '}  {cell(_move(move))}")
+
+
+def _print_asks(detail: Detail) -> None:
+    out, run = console(), detail.run
+    for item in detail.asks:
+        out.print(f"asks     {cell(_asked(item))}")
+    if detail.asks:
+        taken = f", taken by {cell(detail.taken)}" if detail.taken else ""
+        out.print(f"         to answer: longwatch inbox show {cell(_quoted(run.address))}{taken}")
+
+
+def _print_calls(detail: Detail) -> None:
+    out = console()
     for call in detail.calls:
         again = f", again at {time(_when(call.due))}" if call.due else ""
         error = f": {_short(call.error)}" if call.error else ""
         out.print(
             f"call     {cell(call.step)} ({cell(call.id)}) {call.status}, attempt {call.attempt}{again}{cell(error)}"
         )
+        if progress := _progress(call):
+            out.print(f"         {cell(progress)}")
     if detail.more_calls:
         out.print(f"         and {detail.more_calls:,} more")
-    if not detail.moves:
-        for timer in detail.timers:
-            out.print(f"timer    {cell(timer.handler)} at {time(_when(timer.due))}")
-    if detail.data is not None:
-        out.print(f"data     {cell(json.dumps(detail.data, ensure_ascii=False))}")
-    out.print(f"[dim]as of {time(detail.as_of)}; more: longwatch history {cell(_quoted(run.address))}[/dim]")
 
 
 def _when(ms: int) -> datetime | None:
@@ -206,6 +233,29 @@ def _told(line: Line) -> str:
     why = f" ({line.why})" if line.why else ""
     ignored = f", {_idle(line)}" if line.ignored else ""
     return f"{line.entry}{by}{why} at {time(line.at)}{ignored}"
+
+
+def _progress(call: PendingCall) -> str:
+    """How far a call is."""
+    kept = f"{call.kept} result{'' if call.kept == 1 else 's'} kept" if call.kept else ""
+    return "; ".join(part for part in (kept, _short(call.note)) if part)
+
+
+def _asked(item: InboxItem) -> str:
+    until = f", until {time(item.until)}" if item.until else ""
+    return f"{item.group}: {_short(item.question or item.what)} since {time(item.since)}{until}"
+
+
+def _spent(budget: BudgetState) -> str:
+    from engine.core.budget import euros
+
+    (balance,) = budget.balances
+    spent, held, bound = balance.spent, balance.reserved, balance.bound
+    of_eur = f" of {euros(bound.cost)}" if bound.cost is not None else ""
+    of_tokens = f" of {bound.tokens:,}" if bound.tokens is not None else ""
+    reserved = f", reserved {euros(held.cost)} EUR and {held.tokens:,} tokens" if held.cost or held.tokens else ""
+    unpriced = f", {budget.unpriced:,} calls without a known price" if budget.unpriced else ""
+    return f"{euros(spent.cost)}{of_eur} EUR and {spent.tokens:,}{of_tokens} tokens spent{reserved}{unpriced}"
 
 
 def _move(move: Move) -> str:

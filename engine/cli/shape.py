@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.answers import Detail, Line, Run, Sent
+    from engine.budgets import Balance, BudgetState
     from engine.core.record import Halted, PendingCall
+    from engine.inbox import InboxItem, Outcome
     from engine.letters import Letter
 
 
@@ -65,6 +67,9 @@ def detail_facts(detail: Detail) -> dict[str, Any]:
         "waits_for": [{"trigger": m.trigger, "leads_to": list(m.targets), "due": m.due} for m in detail.moves],
         "calls": [call_facts(call) for call in detail.calls],
         "more_calls": detail.more_calls,
+        "asks": [item_facts(item) for item in detail.asks],
+        "taken": detail.taken or None,
+        "budget": budget_facts(detail.budget) if detail.budget else None,
         "timers": [{"handler": timer.handler, "due": when(timer.due)} for timer in detail.timers],
         "data": detail.data,
         "as_of": detail.as_of,
@@ -81,6 +86,65 @@ def call_facts(call: PendingCall) -> dict[str, Any]:
         "attempt": call.attempt,
         "next_attempt_at": when(call.due),
         "error": call.error or None,
+        "kept": call.kept,
+        "progress": call.note or None,
+    }
+
+
+def item_facts(item: InboxItem) -> dict[str, Any]:
+    return {
+        "workflow": item.workflow,
+        "key": item.key,
+        "state": item.state,
+        "visit": item.visit,
+        "group": item.group,
+        "call": item.call or None,
+        "name": item.name or None,
+        "question": item.question,
+        "since": item.since,
+        "until": item.until,
+        "taken": item.taken or None,
+        "answers": [{"name": choice.name, "schema": dict(choice.schema)} for choice in item.choices],
+        "place": ".".join(str(part) for part in item.place) if any(item.place) else None,
+    }
+
+
+def outcome_facts(outcome: Outcome, answer: str = "") -> dict[str, Any]:
+    return {
+        **sent_facts(outcome.sent),
+        "answer": answer or None,
+        "who": outcome.who,
+        "at": outcome.at,
+        "state": outcome.state,
+        "status": outcome.status,
+        "held": outcome.held or None,
+    }
+
+
+def budget_facts(state: BudgetState) -> dict[str, Any]:
+    return {
+        "kind": state.kind,
+        "name": state.name,
+        "workflows": list(state.workflows),
+        **{balance.period: _balance_facts(balance, known=state.kind != "workflow") for balance in state.balances},
+        "waiting": list(state.waiting),
+        "more_waiting": state.more_waiting,
+        "unpriced_calls": state.unpriced,
+    }
+
+
+def _balance_facts(balance: Balance, *, known: bool) -> dict[str, Any]:
+    """Money as text, so that no cent is lost on the way."""
+    from engine.core.budget import euros
+
+    bound = balance.bound
+    facts: dict[str, Any] = {"eur": None if bound.cost is None else euros(bound.cost), "tokens": bound.tokens}
+    if not known:
+        return {"at_most": facts}
+    used = {"spent": balance.spent, "reserved": balance.reserved}
+    return {
+        "at_most": facts,
+        **{name: {"eur": euros(each.cost), "tokens": each.tokens} for name, each in used.items()},
     }
 
 
