@@ -13,28 +13,30 @@ by itself. What it appends late is dropped by the fold.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Iterable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from datetime import timedelta
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Raw
-from pydantic import BaseModel, ValidationError
 
 from engine.core.application import Application
-from engine.core.entry import FailureEntry, ResultEntry, write_entry
+from engine.core.entry import AskedEntry, FailureEntry, KeptEntry, ResultEntry, write_entry
 from engine.core.ids import CallId, RunId
 from engine.core.partition import partition_of
-from engine.core.steps import Step, StepContext
-from engine.core.transition import StartCall
+from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
+from engine.flink.attempt import Attempt, AttemptId, Flight, Request, Said, written
+from engine.flink.entrance import BLOCKING_THREADS, Entrance, Passes
+from engine.limits import OK, Outage, Pass
 from engine.log.protocol import Header
 from engine.log.redis_appender import RedisAppender
 
@@ -45,64 +47,43 @@ BLOCKED_SECONDS = 1.0
 GRACE_SECONDS = 1.0
 """How long a cancelled attempt may clean up after itself; one that goes on is given up and left to itself."""
 ABANDONED_SECONDS = 60.0
-MAX_RESULT = 1 << 20
 MAX_MESSAGE = 4_000
-
-
-class InvalidResult(ValueError):
-    """A step answered with what its annotation does not allow, or with too much."""
-
-
-class Request(NamedTuple):
-    """A call of a run."""
-
-    workflow: str
-    key: str
-    call: StartCall
-
-    @property
-    def attempt(self) -> Attempt:
-        """What names this attempt among all."""
-        call = self.call
-        return call.run, call.id, call.attempt
-
-
-Attempt = tuple[RunId, CallId, int]
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """An attempt that runs."""
-
-    request: Request
-    step: Step[Any, Any]
-    task: asyncio.Task[None]
-    deadline: float
-    reason: str = ""
-    """Why its task is being cancelled: `timeout` or `cancel`."""
-    gone: bool = False
-    """It did not end when it was cancelled: the fold has been told, and what it may still answer counts no more."""
 
 
 class Calls:
     """The calls in flight of one subtask. Make it, `start()` it, and `submit` from the thread that folds."""
 
-    def __init__(self, application: Application, url: str, header: Header) -> None:
+    def __init__(
+        self, application: Application, url: str, header: Header, *, worker: str = "worker", epoch: int = 0
+    ) -> None:
+        """Set it up.
+
+        Args:
+            application: whose steps.
+            url: where the log is.
+            header: of the log.
+            worker: names this one among all workers of the log, the same after every start.
+            epoch: the number of this start.
+        """
         self._application, self._url, self._header = application, url, header
+        self._worker_name, self._epoch = worker, epoch
         self._steps = application.steps
         self._queue: deque[Request] = deque()
-        self._flights: dict[tuple[RunId, CallId], _Flight] = {}
-        self._known: set[Attempt] = set()
-        self._buckets: dict[int, list[_Flight]] = {}
+        self._passed: dict[AttemptId, Passes] = {}
+        self._flights: dict[tuple[RunId, CallId], Flight] = {}
+        self._known: set[AttemptId] = set()
+        self._buckets: dict[int, list[Flight]] = {}
         self._pumping = False
         self._workers: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._appender: RedisAppender | None = None
+        self._entrance: Entrance | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._stack = AsyncExitStack()
-        self._resources: Mapping[str, Any] = {}
-        self._made = not application.resources
+        self._makers = application.worker_resources()
+        self._resources: dict[str, Any] = {}
         self._making = asyncio.Lock()
         self._swept = time.monotonic()
         self._failure: BaseException | None = None
@@ -178,6 +159,7 @@ class Calls:
 
     async def _open(self) -> None:
         self._appender = RedisAppender(self._url, self._header.log_id, self._header.partitions)
+        self._entrance = Entrance(self._application, self._url, self._worker_name, self._epoch, self._enter)
 
     def _close(self) -> None:
         for task in (tasks := asyncio.all_tasks(self._loop)):
@@ -185,7 +167,11 @@ class Calls:
         try:
             if tasks:
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_SECONDS))
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
             self._loop.run_until_complete(self._stack.aclose())
+            if self._entrance is not None:
+                self._loop.run_until_complete(self._entrance.close())
             if self._appender is not None:
                 self._loop.run_until_complete(self._appender.close())
         except Exception:
@@ -194,7 +180,24 @@ class Calls:
             self._loop.close()
 
     def _begin(self, requests: list[Request]) -> None:
-        self._queue.extend(requests)
+        assert self._entrance is not None  # noqa: S101 - opened before the first call
+        if guards := self._entrance.guards:
+            for request in requests:
+                if request.call.step not in guards:
+                    self._queue.append(request)
+                elif (gone := self._entrance.admit(request)) is not None:
+                    self._known.discard(gone.attempt)
+        else:
+            self._queue.extend(requests)
+        self._wake()
+
+    def _enter(self, request: Request, passes: Passes) -> None:
+        """It has passed all gates."""
+        self._passed[request.attempt] = passes
+        self._queue.append(request)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._pumping:
             self._pumping = True
             self._pump()
@@ -221,83 +224,157 @@ class Calls:
         step = self._steps.get(call.step)
         began, wall = time.perf_counter(), time.time()
         if step is None:
-            self._fail(request, wall, began, "UnknownStep", f"this code has no step {call.step!r}", final=True)
+            message = f"this code has no step {call.step!r}"
+            self._fail(request, wall, began, "UnknownStep", message, final=True)
             return
+        seconds = step.timeout.total_seconds()
+        flight = Flight(request, step, task, self._loop.time() + seconds)
+        if self._passed:
+            flight.passes = self._passed.pop(request.attempt, None)
+        if not self._board(flight):
+            return
+        try:
+            output = written(step, await self._answer(step, flight))
+        except asyncio.CancelledError as error:
+            self._cancelled(flight, wall, began, error)
+        except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt, SystemExit too
+            self._raised(flight, wall, began, error)
+        else:
+            self._answered(flight, wall, began, output)
+        finally:
+            self._land(flight)
+            if flight.passes is not None:
+                self._leave(flight)
+
+    def _board(self, flight: Flight) -> bool:
+        """Put it in flight, in the place of an earlier attempt of its call; False: a later one is in flight."""
+        call = flight.request.call
         name = call.run, call.id
         if (earlier := self._flights.get(name)) is not None:
             if earlier.request.call.attempt > call.attempt:
-                self._known.discard(request.attempt)
-                return
+                self._known.discard(flight.request.attempt)
+                if flight.passes is not None:
+                    self._leave(flight)
+                return False
             earlier.reason = "cancel"
             earlier.task.cancel()
-        seconds = step.timeout.total_seconds()
-        flight = _Flight(request, step, task, self._loop.time() + seconds)
         self._flights[name] = flight
         self._buckets.setdefault(int(flight.deadline / SWEEP_SECONDS), []).append(flight)
-        try:
-            output = _written(step, await self._answer(step, call, seconds))
-        except asyncio.CancelledError:
-            self._cancelled(flight, wall, began)
-        except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt, SystemExit too
-            final = isinstance(error, step.retry.never)
-            if flight.gone:
-                return
-            self._fail(request, wall, began, _name(error), _words(error), _where(error), final=final)
-        else:
-            took = int((time.perf_counter() - began) * 1_000_000)
-            self._append(
-                request,
-                ResultEntry(
-                    request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), int(wall * 1000), took
-                ),
-            )
-        finally:
-            self._land(flight)
+        return True
 
-    def _land(self, flight: _Flight) -> None:
+    def _answered(self, flight: Flight, wall: float, began: float, output: bytes) -> None:
+        if flight.gone:
+            return
+        if flight.runner is not None:
+            flight.runner.end()
+        if flight.passes:
+            _report(flight.passes, None)
+        request, call = flight.request, flight.request.call
+        took = int((time.perf_counter() - began) * 1_000_000)
+        entry = ResultEntry(
+            request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), int(wall * 1000), took
+        )
+        self.say(request, entry)
+
+    def _land(self, flight: Flight) -> None:
         """It is over; the call may be in flight again with another attempt."""
         request = flight.request
         name = request.call.run, request.call.id
         if self._flights.get(name) is flight:
             del self._flights[name]
-        self._known.discard(request.attempt)
+            self._known.discard(request.attempt)
 
-    def _answer(self, step: Step[Any, Any], call: StartCall, seconds: float) -> Awaitable[Any]:
-        value = step.read_input(bytes(call.input))
-        if step.reconcile is None and not step.takes_context:
+    def _leave(self, flight: Flight) -> None:
+        """Give back what it was let in by; a thread that goes on keeps it until it ends."""
+        thread = flight.thread
+        if thread is None or thread.done():
+            self._give_back(flight)
+            return
+        request = flight.request
+        logger.warning(
+            "step %s of %s/%s was given up, and its thread goes on: %d of %d threads are left meanwhile at most",
+            flight.step.name, request.workflow, request.key, BLOCKING_THREADS - 1, BLOCKING_THREADS,
+        )  # fmt: skip
+        thread.add_done_callback(lambda _: self._later(self._give_back, flight))
+
+    def _later(self, action: Callable[[Flight], None], flight: Flight) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(action, flight)
+
+    def _give_back(self, flight: Flight) -> None:
+        for passed in (flight.passes or {}).values():
+            passed.end()
+        if flight.step.blocking and self._entrance is not None:
+            self._entrance.thread_over()
+
+    def _answer(self, step: Step[Any, Any], flight: Flight) -> Awaitable[Any]:
+        value = step.read_input(bytes(flight.request.call.input))
+        if step.reconcile is None and not step.takes_context and not step.blocking:
             return step.function(value)
-        return self._answer_in_context(step, call, seconds, value)
+        return self._answer_in_context(step, flight, value)
 
-    async def _answer_in_context(self, step: Step[Any, Any], call: StartCall, seconds: float, value: object) -> object:
-        if step.reconcile is not None and call.attempt > 1 and (found := await step.reconcile(value)) is not None:
+    async def _answer_in_context(self, step: Step[Any, Any], flight: Flight, value: object) -> object:
+        request = flight.request
+        begun = request.call.attempt > 1 or request.again
+        if step.reconcile is not None and begun and (found := await step.reconcile(value)) is not None:
             return found
-        if not step.takes_context:
-            return await step.function(value)
-        deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        key = f"{call.run}.{call.id}"
-        return await step.function(value, StepContext(key, call.attempt, deadline, await self._shared()))
+        context = []
+        if step.takes_context:
+            resources = await self._shared()
+            flight.runner = Attempt(self, flight, resources)
+            context.append(flight.runner.context)
+        if step.blocking:
+            return await self._in_thread(flight, step.function, value, *context)
+        return await step.function(value, *context)
+
+    async def _in_thread(self, flight: Flight, function: Callable[..., Any], *arguments: object) -> object:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="longwatch-step")
+        flight.thread = self._pool.submit(contextvars.copy_context().run, _called, function, *arguments)
+        return await asyncio.wrap_future(flight.thread)
 
     async def _shared(self) -> Mapping[str, Any]:
-        """The application's resources, made when the first step asks for them."""
-        if not self._made:
+        """What steps share, made when the first one asks for it. What could be made stays when another could not."""
+        if len(self._resources) < len(self._makers):
             async with self._making:
-                if not self._made:
-                    made = {}
-                    for name, make in self._application.resources.items():
-                        made[name] = await self._stack.enter_async_context(make())
-                    self._resources, self._made = made, True
+                for name, make in self._makers.items():
+                    if name not in self._resources:
+                        self._resources[name] = await self._stack.enter_async_context(make())
         return self._resources
 
-    def _cancelled(self, flight: _Flight, wall: float, began: float) -> None:
+    def _raised(self, flight: Flight, wall: float, began: float, error: BaseException) -> None:
+        """A step that did not answer."""
+        if flight.gone:
+            flight.task.uncancel()
+            return
+        more: dict[str, Any] = {}
+        if isinstance(error, TryAgain):
+            more = {"outage": error.outage, "wait": _milliseconds(error.after)}
+        elif isinstance(error, StepHalts):
+            more = {"halts": True}
+        if isinstance(error, (NeverAgain, *flight.step.retry.never)):
+            more["final"] = True
+        if flight.runner is not None:
+            flight.runner.end()
+            more["inner"] = flight.runner.blame(error)
+        if flight.passes:
+            _report(flight.passes, error)
+        self._fail(flight.request, wall, began, _name(error), _words(error), _where(error), **more)
+
+    def _cancelled(self, flight: Flight, wall: float, began: float, error: BaseException) -> None:
         if self._ended.is_set() or not self._loop.is_running():
             raise asyncio.CancelledError
         flight.task.uncancel()
         if flight.reason == "cancel" or flight.gone:
             return
+        inner = ""
+        if flight.runner is not None:
+            flight.runner.end()
+            inner = flight.runner.blame(error)
         if flight.reason == "timeout":
-            self._fail(flight.request, wall, began, "Timeout", _late(flight.step))
+            self._fail(flight.request, wall, began, "Timeout", _late(flight.step), inner=inner)
         else:
-            self._fail(flight.request, wall, began, "Cancelled", "the step cancelled itself")
+            self._fail(flight.request, wall, began, "Cancelled", "the step cancelled itself", inner=inner)
 
     def _fail(
         self,
@@ -307,12 +384,11 @@ class Calls:
         error: str,
         message: str,
         where: str = "",
-        *,
-        final: bool = False,
+        **more: Any,  # noqa: ANN401 - as FailureEntry takes them
     ) -> None:
         call = request.call
         took = int((time.perf_counter() - began) * 1_000_000)
-        self._append(
+        self.say(
             request,
             FailureEntry(
                 request.workflow,
@@ -323,14 +399,17 @@ class Calls:
                 error,
                 message,
                 where,
-                final=final,
                 started=int(wall * 1000),
                 took=took,
+                **more,
             ),
         )
         self._known.discard(request.attempt)
 
-    def _append(self, request: Request, entry: ResultEntry | FailureEntry) -> None:
+    # -- for attempts --------------------------------------------------------------------------------------------
+
+    def say(self, request: Request, entry: Said) -> None:
+        """See `engine.flink.attempt.Loop.say`."""
         assert self._appender is not None  # noqa: S101 - opened before the first call
         partition = partition_of(request.workflow, request.key, self._header.partitions)
         try:
@@ -338,8 +417,35 @@ class Calls:
         except Exception as error:  # noqa: BLE001 - the log is another one: told by check(), and the job ends
             self._failure = error
 
+    def keep(self, request: Request, entry: KeptEntry) -> Awaitable[None]:
+        """See `engine.flink.attempt.Loop.keep`."""
+        assert self._appender is not None  # noqa: S101 - opened before the first call
+        partition = partition_of(request.workflow, request.key, self._header.partitions)
+        return self._appender.keep(partition, write_entry(entry))
+
+    def suspend(self, flight: Flight, entry: AskedEntry) -> None:
+        """See `engine.flink.attempt.Loop.suspend`: from here on the next attempt may begin."""
+        if flight.runner is not None:
+            flight.runner.end()
+        flight.gone, flight.reason = True, "asks"
+        self._land(flight)
+        self.say(flight.request, entry)
+        if asyncio.current_task() is not flight.task:
+            flight.task.cancel()
+
+    def passing(self, flight: Flight, gate: str, tokens: int) -> AbstractAsyncContextManager[Pass]:
+        """See `engine.flink.attempt.Loop.passing`."""
+        assert self._entrance is not None  # noqa: S101 - opened before the first call
+        return self._entrance.passing(flight, gate, tokens)
+
+    # -- giving up -----------------------------------------------------------------------------------------------
+
     def _cancel(self, calls: list[tuple[RunId, CallId]]) -> None:
         gone = set(calls)
+        if self._entrance is not None:
+            for found in map(self._entrance.leave, gone):
+                if found is not None:
+                    self._known.discard(found.attempt)
         for flight in [self._flights[c] for c in gone if c in self._flights]:
             flight.reason = "cancel"
             flight.task.cancel()
@@ -355,25 +461,35 @@ class Calls:
         self._swept = time.monotonic()
         for bucket in [b for b in self._buckets if (b + 1) * SWEEP_SECONDS <= now]:
             for flight in self._buckets.pop(bucket):
-                if self._flights.get((flight.request.call.run, flight.request.call.id)) is flight:
+                if self._flights.get(flight.request.name) is not flight:
+                    continue
+                if flight.deadline > now:  # it has kept something meanwhile, or waits at a gate
+                    later = min(flight.deadline, now + 1)
+                    self._buckets.setdefault(int(later / SWEEP_SECONDS), []).append(flight)
+                else:
                     flight.reason = "timeout"
                     flight.task.cancel()
                     self._loop.call_later(GRACE_SECONDS, self._forsake, flight)
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
-    def _forsake(self, flight: _Flight) -> None:
+    def _forsake(self, flight: Flight) -> None:
         """An attempt took no notice of its cancellation."""
         request = flight.request
-        if self._flights.get((request.call.run, request.call.id)) is not flight:
+        if self._flights.get(request.name) is not flight:
             return
         logger.warning(
             "step %s of %s/%s goes on after it was cancelled; let it pass asyncio.CancelledError on",
             flight.step.name, request.workflow, request.key,
         )  # fmt: skip
+        inner = ""
+        if flight.runner is not None:
+            flight.runner.end()
+            inner = flight.runner.blame(None)
         flight.gone = True
         self._land(flight)
         seconds = flight.step.timeout.total_seconds() + GRACE_SECONDS
-        self._fail(request, time.time() - seconds, time.perf_counter() - seconds, "Timeout", _late(flight.step))
+        began, wall = time.perf_counter() - seconds, time.time() - seconds
+        self._fail(request, wall, began, "Timeout", _late(flight.step), inner=inner)
 
     # -- the watcher's thread ------------------------------------------------------------------------------------
 
@@ -405,19 +521,28 @@ class Calls:
         )  # fmt: skip
 
 
-def _written(step: Step[Any, Any], value: object) -> bytes:
-    """A result as it goes to the log; read back where nobody has checked it when it was made."""
-    output = step.write_output(value)
-    if len(output) > MAX_RESULT:
-        raise InvalidResult(
-            f"the result has {len(output)} bytes, the limit is {MAX_RESULT}; store it elsewhere and hand on where it is"
-        )
-    if not isinstance(value, BaseModel):
-        try:
-            step.read_output(output)
-        except ValidationError as error:
-            raise InvalidResult(f"{step.name} answered what its annotation does not allow: {error}") from None
-    return output
+def _called(function: Callable[..., Any], *arguments: object) -> object:
+    """A function's answer; what would end a generator cannot be handed from thread to loop."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        message = "the step raised StopIteration"
+        raise RuntimeError(message) from error
+
+
+def _report(passes: Mapping[str, Pass], error: BaseException | None) -> None:
+    """Say what became of a call at the gate of its step; whoever asks a model tells that model's gate."""
+    for name, passed in passes.items():
+        if not name.startswith("step:"):
+            continue
+        if error is None:
+            passed.report(OK)
+        elif isinstance(error, TryAgain) and error.outage:
+            passed.report(Outage(_milliseconds(error.after) / 1000, _name(error)))
+
+
+def _milliseconds(after: timedelta | None) -> int:
+    return 0 if after is None else max(0, int(after / timedelta(milliseconds=1)))
 
 
 def _late(step: Step[Any, Any]) -> str:

@@ -13,6 +13,8 @@ position whose outputs could be lost, and what is folded again after a crash put
 What is kept of a run is `armed` (wall ms of its Flink timer), a flag, and the bytes of `engine.core.snapshot`. One
 timer a run: when it fires, a `TickEntry` is appended (see ARCHITECTURE.md, rule 4), and the fold of the tick arms the
 next. The cell `pending` marks the runs that must be looked at after a restore: calls in flight, or a tick not folded.
+Those calls begin when their partition has caught up with the log (see `engine.flink.recovery`). What calls keep lies
+beside the run (`engine.flink.kept`).
 
 The log itself refuses what an older engine writes. One that has nothing to write asks once a second all the same, in
 the slice before the mailbox is given back: an engine that slept through its replacement makes no checkpoint any more.
@@ -31,14 +33,29 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Raw
 from pyflink.datastream import KeyedProcessFunction
 
 from engine import intake
 from engine.core.application import Application
 from engine.core.definition import Workflow
-from engine.core.entry import Entry, EventEntry, OrderEntry, TickEntry, read_entry, write_entry
+from engine.core.entry import (
+    Asker,
+    Entry,
+    EventEntry,
+    FailureEntry,
+    OrderEntry,
+    QuestionEntry,
+    ResultEntry,
+    TickEntry,
+    read_entry,
+    write_entry,
+)
 from engine.core.errors import EventRefused, HandlerFailed, HandlerTimeout
+from engine.core.ids import CallId, RunId
+from engine.core.model import key_of
 from engine.core.partition import flink_key, is_reader_key, partition_of, reader_key, split_flink_key
+from engine.core.reaction import AskRun, CancelCall, Forget, Keep, Reply
 from engine.core.record import DeadLetter, write_record
 from engine.core.snapshot import is_grave
 from engine.core.transition import (
@@ -53,11 +70,14 @@ from engine.core.transition import (
     transition,
     wakes_at,
 )
-from engine.flink.calls import Calls, Request
+from engine.flink.attempt import AttemptId, Request
+from engine.flink.calls import Calls
 from engine.flink.guard import Guard, hanging_in
 from engine.flink.held import HeldEntries
 from engine.flink.internals import Cell
+from engine.flink.kept import KeptResults
 from engine.flink.plan import Plan
+from engine.flink.recovery import Recovery
 from engine.log.errors import LogUnavailable
 from engine.log.protocol import START, Header, Position
 from engine.log.redis_cursor import RedisCursor
@@ -98,7 +118,9 @@ class PartitionEngine(KeyedProcessFunction):
         self.header: Header = self.cursor.header
         self.rules = Rules(plan.early_hold_ms, plan.retention_ms)
         cells = ("run", "pending", "position", *HeldEntries.cells)
-        self.store = KeyedStore(runtime_context, cells=cells, queues=HeldEntries.queues)
+        queues = (*HeldEntries.queues, *KeptResults.queues)
+        self.store = KeyedStore(runtime_context, cells=cells, queues=queues)
+        self.kept = KeptResults(self.store)
         self.held = HeldEntries(self.store, plan.folder("held"))
         self.guard = Guard(plan.handler_timeout_ms / 1000, self._give_up)
         self.folding: tuple[Place, Entry] | None = None
@@ -110,6 +132,13 @@ class PartitionEngine(KeyedProcessFunction):
         self.lead = -1
         self.assigned = False
         self.calls: Calls | None = None
+        self.worker = f"subtask-{runtime_context.get_index_of_this_subtask()}"
+        self.recovery = Recovery()
+        self.early: set[AttemptId] = set()
+        """Attempts that were begun before their partition had caught up."""
+        self.restored = plan.epoch > 1
+        """Whether an engine was at work on this log before."""
+        self.cancels: list[tuple[RunId, CallId]] = []
         self.appends: list[tuple[int, bytes]] = []
         self.waked: set[int] = set()
         self.timers: Any = None
@@ -164,6 +193,7 @@ class PartitionEngine(KeyedProcessFunction):
         """A partition of this subtask shows itself; its position is under the key that is selected."""
         raw = self.store.cell("position").read()
         position, at = msgspec.json.decode(raw, type=tuple[str, int]) if raw else (START, 0)
+        self.restored = self.restored or raw is not None
         self.positions[partition] = Position(position), at
         self.lead = min(self.positions)
         self.assigned = False
@@ -175,27 +205,64 @@ class PartitionEngine(KeyedProcessFunction):
             if partition not in self.verdicts:
                 self.verdicts[partition] = self._patiently(partial(self.cursor.verdicts, partition, position))
         if self.calls is None:
-            self.calls = Calls(self.application, self.plan.log_url, self.header)
+            self.calls = Calls(
+                self.application, self.plan.log_url, self.header, worker=self.worker, epoch=self.plan.epoch
+            )
             self.calls.start()
-            self._recover(self.calls)
+            self._recover()
+        for partition, (position, _) in self.positions.items():
+            tail = self._patiently(partial(self.cursor.tail, partition))
+            self._begin_again(self.recovery.begin(partition, position, tail), self.calls)
         self.assigned = True
 
-    def _recover(self, calls: Calls) -> None:
-        """Start the calls that were in flight again, and arm the timers of ticks that may be lost."""
+    def _recover(self) -> None:
+        """Find the calls that were in flight, and arm the timers of ticks that may be lost."""
         read, write = self.store.cell("run").read, self.store.cell("run").write
         for key in list(self.store.keys("pending")):
             self.store.select(key)
             raw = read()
             if raw is None:
                 continue
-            workflow, own = split_flink_key(key)
-            try:
-                calls.submit([Request(workflow, own, call) for call in running_calls(raw[_HEAD_SIZE:])])
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                logger.warning("%s/%s: what is stored cannot be read, the run will halt: %s", workflow, own, error)
+            self.recovery.found(partition_of(*split_flink_key(key), self.header.partitions), key)
             soon = self.timers.now() + 1
             write(_HEAD.pack(soon, 1) + raw[_HEAD_SIZE:])
             self.timers.set(soon)
+
+    def _begin_again(self, keys: list[str], calls: Calls, crowded: int | None = None) -> None:
+        """Begin the calls that these runs have in flight; of a crowd only those that have nothing to lose by it."""
+        for key in keys:
+            self.store.select(key)
+            raw = self.store.cell("run").read()
+            workflow, own = split_flink_key(key)
+            requests = []
+            for call in self._running(workflow, own, raw):
+                step = self.application.steps.get(call.step)
+                if crowded is not None and (call.kept or (step is not None and step.model)):
+                    self.recovery.keep(crowded, key)
+                    continue
+                request = Request(workflow, own, call, self.kept.of(call.id) if call.kept else {}, again=self.restored)
+                if request.attempt not in self.early:
+                    requests.append(request)
+            if crowded is not None:
+                self.early.update(request.attempt for request in requests)
+            calls.submit(requests)
+        if not self.recovery:
+            self.early.clear()
+
+    def _running(self, workflow: str, key: str, raw: bytes | None) -> list[StartCall]:
+        try:
+            return [] if raw is None else running_calls(raw[_HEAD_SIZE:])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            logger.warning("%s/%s: what is stored cannot be read, the run will halt: %s", workflow, key, error)
+            return []
+
+    def _catch_up(self, read: set[int], calls: Calls) -> None:
+        """Begin what waited for a partition that has come to where the log ended at the start."""
+        reached = {partition: self.positions[partition][0] for partition in read}
+        self._begin_again(self.recovery.caught_up(reached, self.positions), calls)
+        for partition in read:
+            if crowd := self.recovery.crowd(partition):
+                self._begin_again(crowd, calls, partition)
 
     def _poll(self) -> None:
         """One slice."""
@@ -212,6 +279,8 @@ class PartitionEngine(KeyedProcessFunction):
             for partition, entries in batches:
                 moved.add(partition)
                 self._batch(partition, entries, calls)
+            if self.recovery:
+                self._catch_up({partition for partition, _ in batches}, calls)
             if self.appends:
                 self._append()
         if moved:
@@ -347,6 +416,9 @@ class PartitionEngine(KeyedProcessFunction):
         self.waked.discard(partition)
         if requests:
             calls.submit(requests)
+        if self.cancels:
+            cancels, self.cancels = self.cancels, []
+            calls.cancel(cancels)
 
     def _fold(
         self, workflow: Workflow[Any], stored: bytes | None, entry: Entry, place: Place, verdicts: dict[Position, bytes]
@@ -443,18 +515,67 @@ class PartitionEngine(KeyedProcessFunction):
         for command in reaction.commands:
             letter: DeadLetter | None = None
             if isinstance(command, StartCall):
-                requests.append(Request(entry.workflow, entry.key, command))
+                self._start(place, entry, command, requests)
             elif isinstance(command, PublishEvent):
                 put("outbox", partition, position, published, write_record(command.envelope))
                 published += 1
                 letter = self._hand_on(place, command)
             elif isinstance(command, DeadLetter):
                 letter = command
-            elif self.calls is not None:
-                self.calls.cancel([(command.run, command.id)])
+            else:
+                self._carry_out(command)
             if letter is not None:
                 put("dead", partition, position, dead, write_record(letter))
                 dead += 1
+
+    def _carry_out(self, command: Keep | Forget | AskRun | Reply | CancelCall) -> None:
+        match command:
+            case Keep():
+                self.kept.append(command.call, command.name, command.output)
+            case Forget():
+                self.kept.forget(command.call)
+            case AskRun():
+                self._ask(command)
+            case Reply():
+                self._reply(command)
+            case CancelCall():
+                self.cancels.append((command.run, command.id))
+
+    def _start(self, place: Place, entry: Entry, call: StartCall, requests: list[Request]) -> None:
+        """Begin a call, or have it wait while an engine that is gone may have begun it."""
+        if self.recovery and self.recovery.waits(place.partition):
+            self.recovery.hold(place.partition, flink_key(entry.workflow, entry.key))
+        elif call.kept:
+            requests.append(Request(entry.workflow, entry.key, call, self.kept.of(call.id)))
+        else:
+            requests.append(Request(entry.workflow, entry.key, call))
+
+    def _ask(self, command: AskRun) -> None:
+        """Put a question to the run that answers it."""
+        question, asker = command.question, command.asker
+        name = type(question).__name__
+        workflow = self.application.answerer(name)
+        if workflow is None:
+            self._reply(Reply(asker, error="NotAnswered", message=f"no workflow of this application answers {name}"))
+            return
+        key = key_of(question, workflow.on_key.get(name, type(question).__key__))
+        if not key:
+            self._reply(Reply(asker, error="NotAnswered", message=f"{name} names no run: its key is empty"))
+            return
+        data = Raw(question.__pydantic_serializer__.to_json(question))
+        entry = QuestionEntry(workflow.name, key, name, data, asker, command.traceparent)
+        self.appends.append((partition_of(workflow.name, key, self.header.partitions), write_entry(entry)))
+
+    def _reply(self, command: Reply) -> None:
+        """Hand an answer to the run that asked, if it waits for one."""
+        asker: Asker = command.asker
+        if not asker.call:
+            return
+        where, call = (asker.workflow, asker.key, asker.run), asker.call
+        entry: ResultEntry | FailureEntry = ResultEntry(*where, call, 1, command.output)
+        if command.error:
+            entry = FailureEntry(*where, call, 1, command.error, command.message, final=True)
+        self.appends.append((partition_of(asker.workflow, asker.key, self.header.partitions), write_entry(entry)))
 
     def _hand_on(self, place: Place, command: PublishEvent) -> DeadLetter | None:
         """A published event that workflows of this application take is an entry for each of them too."""
