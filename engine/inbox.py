@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from pydantic import ValidationError
 
 from engine.answers import OrderRefused, when
 from engine.core.account import ACCOUNTS, accounts
@@ -18,6 +19,8 @@ from engine.core.spending import GROUP, NAME
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
+
+    from pydantic import BaseModel
 
     from engine.answers import Sent
     from engine.core.application import Application
@@ -67,6 +70,8 @@ class Choice:
     schema: Mapping[str, Any]
     """JSON schema of its data."""
     event: type[Event] | None = None
+    model: type[BaseModel] | None = None
+    """Of an answer that the engine itself reads: it says more than its schema."""
     key_path: str = ""
     """Where the event holds the run's key, which is filled in."""
 
@@ -198,11 +203,13 @@ def choices(
         return ()
     events = {n: h.event for n, h in spec.events.items() if h.event and not issubclass(h.event, Question)}
     return tuple(
-        Choice(n, event.model_json_schema(), event, found.key_path(n)) for n, event in events.items() if n != SPENT
+        Choice(n, event.model_json_schema(), event, key_path=found.key_path(n))
+        for n, event in events.items()
+        if n != SPENT
     )
 
 
-RAISE: Final = Choice("Raise", Raise.model_json_schema())
+RAISE: Final = Choice("Raise", Raise.model_json_schema(), model=Raise)
 """The answer to a spent budget of a run."""
 
 
@@ -267,10 +274,12 @@ def checked(item: InboxItem, choice: Choice, value: Any) -> bytes:  # noqa: ANN4
     Raises:
         EventRefused: with the field and the rule.
     """
-    if choice.event is None:
-        _check_schema(choice, value)
-        return msgspec.json.encode(value)
-    return _check_event(choice.event, _with_key(value, choice.key_path, item.key))
+    if choice.event is not None:
+        return _read(choice.event, _with_key(value, choice.key_path, item.key))
+    if choice.model is not None:
+        return _read(choice.model, value)
+    _check_schema(choice, value)
+    return msgspec.json.encode(value)
 
 
 def _with_key(value: Any, path: str, key: str) -> Any:  # noqa: ANN401 - JSON is anything
@@ -284,14 +293,12 @@ def _with_key(value: Any, path: str, key: str) -> Any:  # noqa: ANN401 - JSON is
     return {**value, head: key}
 
 
-def _check_event(event: type[Event], value: Any) -> bytes:  # noqa: ANN401 - JSON is anything
-    from pydantic import ValidationError  # noqa: PLC0415 - as slow as all of this file
-
+def _read(model: type[BaseModel], value: Any) -> bytes:  # noqa: ANN401 - JSON is anything
     try:
-        return event.model_validate_json(msgspec.json.encode(value)).model_dump_json().encode()
+        return model.model_validate_json(msgspec.json.encode(value)).model_dump_json().encode()
     except ValidationError as error:
         problems = [(".".join(str(part) for part in each["loc"]), each["msg"]) for each in error.errors()]
-        raise _refused(event.__name__, problems, event.model_fields) from None
+        raise _refused(model.__name__, problems, model.model_fields) from None
 
 
 def _check_schema(choice: Choice, value: Any) -> None:  # noqa: ANN401 - JSON is anything

@@ -116,9 +116,9 @@ class People:
             EventRefused: nothing is added.
         """
         _check_who(who)
+        if eur < 0 or tokens < 0 or not (eur or tokens):
+            raise EventRefused("nothing is added; say how much more: eur, tokens or both, above 0", "eur")
         data = BudgetRaised(account=account, eur=eur, tokens=tokens)
-        if not (data.eur or data.tokens):
-            raise EventRefused("nothing is added; say how much: --eur, --tokens or both", "eur")
         return _event(ACCOUNTS, account, BudgetRaised.__name__, data.model_dump_json().encode(), who)
 
     def order(self, row: RunRow, order: Order, who: str, why: str) -> Personal:

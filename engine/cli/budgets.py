@@ -61,6 +61,8 @@ def budgets(
     if not raising:
         _print(ask(lambda client: client.budgets(name), settings, loaded), as_json=as_json)
         return
+    if not (eur or tokens):
+        raise typer.BadParameter("say how much more: --eur, --tokens or both", param_hint="--eur")
     person = who_of(who, settings)
     extra = {"eur": _money(eur), "tokens": tokens or 0}
 

@@ -24,7 +24,7 @@ from engine.cli.client import (
 )
 from engine.cli.output import cell, console, emit, table
 from engine.cli.shape import item_facts, outcome_facts
-from engine.cli.words import example_words, quoted, read_answer, short
+from engine.cli.words import example_words, meant, quoted, read_answer, short
 
 if TYPE_CHECKING:
     from engine.client import Client
@@ -134,7 +134,7 @@ def answer(
     extra = {name: value for name, value in {"note": note, "eur": eur, "tokens": tokens}.items() if value is not None}
 
     async def work(client: Client) -> tuple[str, Outcome]:
-        item = await _asked(client, target, person, call, visit)
+        item = await _asked(client, target, person, words or [], call, visit)
         kind, value = read_answer(item, words or [], extra)
         asked = item.call or "state"
         seen = visit or item.visit
@@ -146,13 +146,14 @@ def answer(
     print_outcome(outcome, f"answered with {kind}", as_json=as_json, answer=kind)
 
 
-async def _asked(client: Client, target: str, who: str, call: str, visit: int) -> InboxItem:
+async def _asked(client: Client, target: str, who: str, words: list[str], call: str, visit: int) -> InboxItem:
     """What is answered; where it is not asked any more, the client says who was first."""
     from engine.inbox import NothingAsked, chosen, narrowed
 
     items = await client.asked(target)
     try:
-        item = chosen(narrowed(items, call), target, "" if call == "state" else call)
+        asked = narrowed(items, call) if call else meant(items, words)
+        item = chosen(asked, target, "" if call == "state" else call)
     except NothingAsked:
         await client.answer(target, {}, who=who, call=call, visit=visit)
         raise

@@ -7,11 +7,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.inbox import Choice, InboxItem
 
 YES_AND_NO = {"yes": True, "no": False}
+RAISING = ("Raise", "BudgetRaised")
 
 
 def read_answer(item: InboxItem, words: list[str], extra: Mapping[str, Any]) -> tuple[str, Any]:
@@ -20,6 +21,7 @@ def read_answer(item: InboxItem, words: list[str], extra: Mapping[str, Any]) -> 
     Raises:
         EventRefused: no such answer, or no such field.
     """
+    from engine.core.errors import EventRefused
     from engine.inbox import choice_of
 
     rest = list(words)
@@ -32,9 +34,28 @@ def read_answer(item: InboxItem, words: list[str], extra: Mapping[str, Any]) -> 
     if not isinstance(fields, dict):
         return choice.name, fields
     value = _value(choice, rest, fields)
-    if not extra:
-        return choice.name, value
-    return choice.name, _with_extra(choice, value, extra)
+    if extra:
+        value = _with_extra(choice, value, extra)
+    if choice.name in RAISING and kind_given(words) != "no" and not _raises(value):
+        raise EventRefused("say how much more: --eur, --tokens or both; `no` gives nothing", "eur")
+    return choice.name, value
+
+
+def _raises(value: Any) -> bool:  # noqa: ANN401 (JSON of any form)
+    """Whether anything is given; what is no number is for the check behind this."""
+    return isinstance(value, dict) and any(str(value.get(name, 0)).strip("0.") for name in ("eur", "tokens"))
+
+
+def kind_given(words: list[str]) -> str:
+    """The first word, where it names an answer."""
+    return words[0].lower() if words and _is_name(words[0]) else ""
+
+
+def meant(items: Sequence[InboxItem], words: list[str]) -> list[InboxItem]:
+    """Of several things that a run asks those that such an answer fits."""
+    word = kind_given(words)
+    found = [item for item in items if word and _named(item, word)[0] in {choice.name for choice in item.choices}]
+    return found or list(items)
 
 
 def _is_name(word: str) -> bool:
@@ -48,8 +69,8 @@ def _named(item: InboxItem, word: str) -> tuple[str, Any]:
         return names[word.lower()], {}
     if word.lower() in YES_AND_NO and "leave" in names:
         return names["leave"], {"granted": YES_AND_NO[word.lower()]}
-    for name in ("raise", "budgetraised"):
-        if name in names and word.lower() in ("raise", "no"):
+    for name in (each.lower() for each in RAISING):
+        if name in names and (word.lower() == "raise" or (word.lower(), name) == ("no", "raise")):
             return names[name], {}
     if len(item.choices) == 1 and not item.choices[0].fields:
         return item.choices[0].name, _scalar(word, item.choices[0].schema)

@@ -205,8 +205,11 @@ def test_budgets_are_shown_and_raised(call: Call) -> None:
 
     assert call("budgets", "raise", "nights", "--eur", "1").code == 0
     assert call("budgets", "raise", "dreams/a", "--eur", "1", "--as", "bob").code == 0
-    assert call("answer", "b", "raise", "--eur", "1", "--call", "1.1").code == 0
+    assert "say how much more" in call("answer", "b", "raise").err
+    assert "eur: Input should be a finite number" in call("answer", "b", "raise", "--eur", "nan").err
+    assert call("answer", "b", "raise", "--eur", "1").code == 0
     assert {facts["key"] for facts in call("inbox", "budgets", "--json").lines} == {"c"}
+    assert "asks 2 things, say which" in call("answer", "c", "no").err
     assert call("answer", "c", "no", "--call", "1.1").code == 0
     assert call("show", "c", "--json").lines[0]["data"]["text"] == "BudgetRefused: ann gave no more"
 
@@ -214,7 +217,8 @@ def test_budgets_are_shown_and_raised(call: Call) -> None:
 @pytest.mark.usefixtures("desk_open")
 def test_mistakes_of_budgets_are_told(call: Call) -> None:
     assert call("budgets", "nobody").code == 4
-    assert call("budgets", "raise", "nights").code == 3
+    assert call("budgets", "raise", "nights").code == 2
+    assert call("budgets", "raise", "nights", "--eur", "-1").code == 3
     assert call("budgets", "raise", "nights", "--eur", "much").code == 2
     assert call("budgets", "nights", "--eur", "1").code == 2
 
