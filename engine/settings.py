@@ -112,6 +112,18 @@ _MS: Final = timedelta(milliseconds=1)
 _SECOND: Final = timedelta(seconds=1)
 
 
+class ModelSettings(BaseModel):
+    """A language model of the application, said anew for this machine; see `engine.llm.model`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    model: str = ""
+    url: str = ""
+    fallback: tuple[str, ...] | None = None
+    key: str = ""
+    """The environment variable that holds the key."""
+
+
 class Settings(BaseModel):
     """All settings. `longwatch settings` prints each with its value and where that came from."""
 
@@ -242,6 +254,20 @@ class Settings(BaseModel):
             "the environment. Empty: the embedded one."
         ),
     )
+    models: dict[str, ModelSettings] = Field(
+        {},
+        description=(
+            "Who the application's language models are on this machine: a table for each name, such as "
+            "`[tool.longwatch.models.claims-assessor]`, with `model` (`provider:name`, or `embedded`), `url`, "
+            "`fallback` (a list) and `key` (the environment variable that holds it). In the environment: "
+            "`LONGWATCH_MODEL_CLAIMS_ASSESSOR`, and the same with `_URL`, `_FALLBACK` and `_KEY` (the key itself)."
+        ),
+    )
+
+    eur_per_usd: Annotated[float, Field(gt=0, le=1000)] = Field(
+        1.0,
+        description="Euros for a dollar: published prices of models are in dollars, budgets in euros.",
+    )
 
     @field_validator("partitions")
     @classmethod
@@ -313,7 +339,7 @@ def load(
                 "flag": f"flag --{name.replace('_', '-')}",
             }.get(source, source)
             if name not in Settings.model_fields:
-                if source != "environment" or _close(name):
+                if source != "environment" or (_close(name) and not name.startswith("model_")):
                     problems.append(f"{where}: there is no setting {name!r}{_suggest(name)}")
                 continue
             values[name] = _placed(name, value, base)
@@ -337,7 +363,7 @@ def rule(name: str) -> str:
 def show(value: object, name: str) -> object:
     """A setting's value as a project file writes it."""
     chosen: dict[str, Any] = {name: value}
-    return Settings.model_construct(**chosen).model_dump(mode="json", include={name})[name]
+    return Settings.model_construct(**chosen).model_dump(mode="json", include={name}, exclude_unset=True)[name]
 
 
 def variable(name: str) -> str:
@@ -443,6 +469,8 @@ def _kind(field: FieldInfo) -> str:
     names = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
     if get_origin(annotation) is tuple:
         return "list of texts"
+    if get_origin(annotation) is dict and get_args(annotation)[1] is ModelSettings:
+        return "table of tables"
     return names.get(annotation, "table of texts") if isinstance(annotation, type) else "table of texts"
 
 
