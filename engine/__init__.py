@@ -1,8 +1,9 @@
 """Durable workflows as typed state machines: everything that a workflow is written with, and the client beside it.
 
-The client is imported when it is first asked for: a workflow needs neither its database nor its log.
+The client, and what language models need, are imported when they are first asked for.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from engine.core.application import Application
@@ -48,6 +49,12 @@ from engine.core.steps import (
 
 if TYPE_CHECKING:
     from engine.client import Client
+    from engine.llm.bounds import Limits
+    from engine.llm.mcp import mcp_tools
+    from engine.llm.model import Model
+    from engine.llm.price import Price
+    from engine.llm.step import llm_step
+    from engine.llm.tools import asking_leave
 
 __all__ = [
     "Amount",
@@ -65,8 +72,11 @@ __all__ = [
     "Final",
     "Leave",
     "Limit",
+    "Limits",
     "LongwatchError",
+    "Model",
     "NeverAgain",
+    "Price",
     "Publish",
     "Question",
     "Raise",
@@ -82,9 +92,12 @@ __all__ = [
     "after",
     "answers",
     "ask",
+    "asking_leave",
     "at",
     "enter",
     "every",
+    "llm_step",
+    "mcp_tools",
     "on",
     "publish",
     "runs",
@@ -93,10 +106,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "Client":
-        from engine.client import Client  # noqa: PLC0415 - see above
+_LATE = {
+    "Client": "engine.client",
+    "Limits": "engine.llm.bounds",
+    "Model": "engine.llm.model",
+    "Price": "engine.llm.price",
+    "asking_leave": "engine.llm.tools",
+    "llm_step": "engine.llm.step",
+    "mcp_tools": "engine.llm.mcp",
+}
 
-        return Client
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
