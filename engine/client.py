@@ -22,20 +22,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
 
-from engine.answers import (
-    AmbiguousKey,
-    Detail,
-    Line,
-    OrderRefused,
-    Run,
-    Sent,
-    UnknownRun,
-    WaitTimeout,
-    lines,
-    moves,
-    plain_json,
-    when,
-)
 from engine.budgets import Budgets, BudgetState
 from engine.core.entry import AnswerEntry, EventEntry, Order, OrderEntry, write_entry
 from engine.core.errors import EventRefused
@@ -49,6 +35,20 @@ from engine.log.protocol import last_output, order_of, output_id
 from engine.log.redis_log import RedisLog
 from engine.outbox import OutboxReader, Published
 from engine.people import People, before_output
+from engine.reports import (
+    AmbiguousKey,
+    Detail,
+    Line,
+    OrderRefused,
+    Run,
+    Sent,
+    UnknownRun,
+    WaitTimeout,
+    lines,
+    moves,
+    plain_json,
+    when,
+)
 from engine.session import Session
 from engine.settings import Settings, load
 from engine.view.history import backwards, history, record_at

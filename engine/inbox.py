@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from engine.answers import OrderRefused, when
 from engine.core.account import ACCOUNTS, accounts
 from engine.core.errors import EventRefused
 from engine.core.model import Question, Raise
 from engine.core.spending import GROUP, NAME
+from engine.reports import OrderRefused, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from engine.answers import Sent
     from engine.core.application import Application
     from engine.core.definition import StateSpec, Workflow
     from engine.core.model import Event
     from engine.core.record import Asks, Record
+    from engine.reports import Sent
     from engine.view.inbox import InboxRow, Place
 
 SPENT: Final = "BudgetSpent"
@@ -131,7 +131,7 @@ class Outcome:
     """Where the run is then."""
     status: str
     held: str = ""
-    """Why it is put off: the run is halted, and takes it when it goes on."""
+    """Why it is put off: the run is halted, perhaps over this, and takes it when it goes on."""
 
 
 def item_of(row: InboxRow, application: Application | None) -> InboxItem:

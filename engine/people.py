@@ -14,7 +14,6 @@ from uuid import uuid4
 from msgspec import Raw
 from pydantic import BaseModel
 
-from engine.answers import OrderRefused, when
 from engine.core.account import ACCOUNTS, BudgetRaised
 from engine.core.entry import AnswerEntry, EventEntry, OrderEntry
 from engine.core.errors import EventRefused
@@ -35,17 +34,18 @@ from engine.inbox import (
     narrowed,
 )
 from engine.log.protocol import last_output, order_of, output_id
+from engine.reports import OrderRefused, when
 from engine.view.history import backwards, record_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from engine.answers import Sent
     from engine.core.application import Application
     from engine.core.entry import Order
     from engine.core.record import Record
     from engine.log.redis_log import RedisLog
+    from engine.reports import Sent
     from engine.view.view import RunRow
 
     Personal = EventEntry | AnswerEntry | OrderEntry
@@ -154,7 +154,8 @@ class People:
             return Outcome(sent, entry.who, when(record.at), record.to, record.status, record.ignored)
         if record.ignored:
             self._refuse(row, entry, record)
-        return Outcome(sent, entry.who, when(record.at), record.to, record.status)
+        held = f"the run halted over it: {record.halted.error}" if record.halted else ""
+        return Outcome(sent, entry.who, when(record.at), record.to, record.status, held)
 
     def _refuse(self, row: RunRow, entry: Personal, record: Record) -> None:
         address = f"{record.workflow}/{record.key}"

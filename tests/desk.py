@@ -15,6 +15,8 @@ from engine.core.definition import Workflow
 from engine.core.model import Event, Final, State, StepFailed, after, on, runs
 from engine.core.steps import Leave, Retry, Spends, Step, StepContext, step
 
+POISON = "poison"
+
 
 class ClaimFiled(Event, key="claim"):
     claim: str
@@ -52,6 +54,9 @@ class HumanReview(State, asks="claims-reviewers"):
 
     @on
     def decided(self, event: ReviewDecided, ctx: Context) -> Decided:
+        if event.note == POISON:
+            message = "no decision by poison"
+            raise RuntimeError(message)
         return Decided(approve=event.approve, by=ctx.who)
 
     @on

@@ -162,7 +162,7 @@ def _say(name: str, fate: str, reason: str, *, as_json: bool) -> None:
 
 
 def time_of(letter: Letter) -> str:
-    from engine.answers import when
+    from engine.reports import when
 
     return time(when(letter.letter.at))
 

@@ -216,7 +216,7 @@ def _print_foot(items: list[InboxItem], *, full: bool) -> None:
 
 
 def _print_counts(counts: list[InboxCount], *, as_json: bool) -> None:
-    from engine.answers import when
+    from engine.reports import when
 
     if as_json:
         for each in counts:

@@ -33,10 +33,10 @@ from engine.cli.shape import run_facts, sent_facts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from engine.answers import Sent
     from engine.client import Client
     from engine.core.entry import Order
     from engine.inbox import Outcome
+    from engine.reports import Sent
     from engine.view.view import Filter
 
 All = Annotated[bool, typer.Option("--all", help="Every run that fits the filters and can take the order.")]

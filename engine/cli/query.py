@@ -25,11 +25,11 @@ from engine.cli.shape import detail_facts, line_facts, run_facts
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from engine.answers import Detail, Line, Move, Run
     from engine.budgets import BudgetState
     from engine.client import Client
     from engine.core.record import PendingCall
     from engine.inbox import InboxItem
+    from engine.reports import Detail, Line, Move, Run
     from engine.view.view import After, Count
 
 LONGEST = 160
@@ -223,7 +223,7 @@ def _print_calls(detail: Detail) -> None:
 
 
 def _when(ms: int) -> datetime | None:
-    from engine.answers import when
+    from engine.reports import when
 
     return when(ms)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from engine.answers import Run, Sent
     from engine.client import Client
+    from engine.reports import Run, Sent
 
 CHUNK = 1 << 20
 

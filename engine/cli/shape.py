@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.answers import Detail, Line, Run, Sent
     from engine.budgets import Balance, BudgetState
     from engine.core.record import Halted, PendingCall
     from engine.inbox import InboxItem, Outcome
     from engine.letters import Letter
+    from engine.reports import Detail, Line, Run, Sent
 
 
 def run_facts(run: Run) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def line_facts(line: Line, *, body: bool = False) -> dict[str, Any]:
 
 
 def detail_facts(detail: Detail) -> dict[str, Any]:
-    from engine.answers import when
+    from engine.reports import when
 
     return {
         **run_facts(detail.run),
@@ -77,7 +77,7 @@ def detail_facts(detail: Detail) -> dict[str, Any]:
 
 
 def call_facts(call: PendingCall) -> dict[str, Any]:
-    from engine.answers import when
+    from engine.reports import when
 
     return {
         "id": call.id,
@@ -149,7 +149,7 @@ def _balance_facts(balance: Balance, *, known: bool) -> dict[str, Any]:
 
 
 def halted_facts(halted: Halted | None) -> dict[str, Any] | None:
-    from engine.answers import when
+    from engine.reports import when
 
     if halted is None:
         return None
@@ -168,7 +168,7 @@ def sent_facts(sent: Sent) -> dict[str, Any]:
 
 def letter_facts(letter: Letter, *, body: bool = False) -> dict[str, Any]:
     """With `body`, its bytes: as text where they are text, else in base64."""
-    from engine.answers import when
+    from engine.reports import when
 
     dead = letter.letter
     facts = {

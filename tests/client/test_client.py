@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from engine.answers import AmbiguousKey, OrderRefused, UnknownRun, WaitTimeout
 from engine.client import Client
 from engine.core.errors import EventRefused
 from engine.core.record import CloudEvent
@@ -16,6 +15,7 @@ from engine.letters import UnknownLetter
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
 from engine.outbox import OutboxReader
+from engine.reports import AmbiguousKey, OrderRefused, UnknownRun, WaitTimeout
 from engine.settings import Settings
 from engine.view.view import Count, Filter
 from tests.plain_engine import PlainEngine

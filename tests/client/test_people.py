@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from engine.answers import OrderRefused, UnknownRun, WaitTimeout
 from engine.client import Client
 from engine.core.account import ACCOUNTS, BudgetRaised
 from engine.core.errors import EventRefused
@@ -20,9 +19,10 @@ from engine.core.steps import Leave
 from engine.inbox import AlreadyAnswered, NothingAsked, TakenByOther
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
+from engine.reports import OrderRefused, UnknownRun, WaitTimeout
 from engine.settings import Settings
 from tests import desk
-from tests.desk import ClaimFiled, Colour, Dreamt, MoreWanted, ReviewDecided
+from tests.desk import POISON, ClaimFiled, Colour, Dreamt, MoreWanted, ReviewDecided
 from tests.plain_engine import PlainEngine
 
 T = TypeVar("T")
@@ -309,6 +309,22 @@ async def test_what_is_not_there_is_said(client: Client, engine: PlainEngine) ->
         await client.answer("nights", {"tokens": 1}, who="ann")
     with pytest.raises(NothingAsked, match="asks people nothing"):
         await client.take("nights", "ann")
+
+
+async def test_an_answer_that_halts_the_run_is_told_and_put_off(client: Client, engine: PlainEngine) -> None:
+    await filed(client, engine)
+    (item,) = await client.inbox()
+    poison = ReviewDecided(claim="4711", approve=True, note=POISON)
+    outcome = await worked(engine, client.answer(item, poison, who="ann"))
+
+    assert (outcome.status, outcome.state) == ("halted", "HumanReview")
+    assert outcome.held == "the run halted over it: RuntimeError: no decision by poison"
+    assert await client.inbox() == []
+    with pytest.raises(OrderRefused, match="claims/4711 is halted"):
+        await client.answer(item, ReviewDecided(claim="4711", approve=True), who="bob")
+    await client.skip("4711", who="cid")
+    engine.work()
+    assert (await worked(engine, client.answer(item, {"approve": False}, type="ReviewDecided", who="bob"))).held == ""
 
 
 async def test_without_an_engine_the_answer_stands_on_the_log(client: Client, engine: PlainEngine) -> None:
