@@ -27,6 +27,7 @@ None has a semaphore with leases. So it is one script of ours, over the server's
   used) `tokens`. The window is a second longer than a minute, since requests are not equally long on their way.
 - *Order*: in a worker strictly by priority, what has begun first, arrival. Workers are served in turn, so none starves.
 - *Down*: after a few outages, or one with a `Retry-After`, nobody passes but one probe at a time, at growing distances.
+  Its success opens the gate: for four, then for twice as many each quarter of a second, and soon for all.
 - *Server away*: nobody passes a gate that needs it, and all go on by themselves when it is back.
 """
 

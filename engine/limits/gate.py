@@ -85,9 +85,12 @@ class Gate:
             self._hurry(0)
 
     def guard(self, shut: bool) -> None:  # noqa: FBT001 - its one argument
-        """The provider is down, or is not any more; only for a name without a limit."""
-        self.guarded = shut
-        self.wake()
+        """The provider is down, or comes back: then the server says when one may pass without a question."""
+        if self.limit is None and (shut or self.guarded):
+            self.guarded = True
+            self._hurry(0)
+        if not shut:
+            self.wake()
 
     # -- from passes ---------------------------------------------------------------------------------------------
 
@@ -96,7 +99,8 @@ class Gate:
         if self.limit is not None:
             self._held -= 1
             self._hurry(self._pace.tell if self.limit.calls is None else 0)
-        if passed is self._probe and not passed.reported:
+        if passed is self._probe:
+            self._probe = None
             self._report.probed = "ended"
             self._hurry(0)
 
@@ -109,8 +113,8 @@ class Gate:
     def reported(self, outcome: Outcome, passed: Pass | None) -> None:
         """See `Pass.report`; without a pass it is the word on the probe, if this worker makes one."""
         probe = self._probe is not None and (passed is None or passed is self._probe)
-        if probe and self._probe is not None:
-            self._probe.reported = True
+        if probe:
+            self._probe = None
         match outcome:
             case Ok():
                 if not probe and not self._trouble:
@@ -159,6 +163,7 @@ class Gate:
             probed=report.probed,
             first_wait=_ms(pace.first_wait),
             longest_wait=_ms(pace.longest_wait),
+            ease=_ms(pace.ease),
             outages_to_shut=pace.outages,
             forget=_ms(pace.forget),
         )
@@ -166,11 +171,9 @@ class Gate:
     def answered(self, answer: Answer, now: float) -> list[tuple[Waiter[Any], Pass]]:
         """Who may pass; the others wait on. Their callbacks are the caller's business."""
         asked, self._asked, self._asking, self._saying = self._asked, [], 0, {}
-        if self._reporting.probed:
-            self._probe = None
         self._trouble = answer.shut or answer.failures > 0
         if self.limit is None:
-            self.guarded = answer.shut
+            self.guarded = answer.shut or answer.easing
         passing = []
         for number, waiter in enumerate(asked[: answer.admitted]):
             entry = answer.first + number if answer.first else 0
@@ -222,6 +225,8 @@ class Gate:
             self._hurry(min(told, pace.poll) if blocked else 0)
         if self.waiting or self._held:
             self._hurry(pace.lease / 3)
+        if self.guarded and not answer.shut:
+            self._hurry(pace.poll)
         if self.waiting != self._told:
             self._hurry(max(0.0, self._told_at + pace.tell - now))
 

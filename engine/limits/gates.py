@@ -374,7 +374,7 @@ class Gates:
                 self._gate(words).wake()
             else:
                 word, _, name = words.partition(" ")
-                self._told(name, shut=word == "shut")
+                self._gate(name).guard(word == "shut")
 
     async def _shut(self) -> set[str]:
         """The names of all gates that are shut; asked by another connection, since this one only listens."""
@@ -387,18 +387,7 @@ class Gates:
 
     def _look_around(self, shut: set[str]) -> None:
         for name in shut | set(self._gates):
-            gate = self._gate(name)
-            if gate.limit is None:
-                gate.guard(name in shut)
-            else:
-                gate.wake()
-
-    def _told(self, name: str, *, shut: bool) -> None:
-        gate = self._gate(name)
-        if gate.limit is None:
-            gate.guard(shut)
-        elif not shut:
-            gate.wake()
+            self._gate(name).guard(name in shut)
 
 
 def _settle(future: asyncio.Future[Pass], passed: Pass) -> None:

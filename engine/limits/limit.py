@@ -68,6 +68,8 @@ class Pace:
     first_wait: float = 1.0
     """From the shutting of a gate to the first probe; doubled after every probe that fails."""
     longest_wait: float = 60.0
+    ease: float = 0.25
+    """After it opened, 4 may pass at first, and twice as many after each such time, until nothing is left to hold."""
     longest_retry_after: float = 3600.0
     """A provider's `Retry-After` is believed up to here: its clock may be wrong."""
 

@@ -20,7 +20,7 @@ class Passed(Protocol):
 class Pass:
     """One call may start; `end` it when it is over, however that came. A slot is held until then."""
 
-    __slots__ = ("_ended", "_gate", "entry", "name", "probe", "reported", "tokens")
+    __slots__ = ("_ended", "_gate", "entry", "name", "probe", "tokens")
 
     def __init__(self, gate: Passed, name: str, tokens: int, *, entry: int = 0, probe: bool = False) -> None:
         self._gate = gate
@@ -32,7 +32,6 @@ class Pass:
         """Its number in the window; 0: it is in none."""
         self.probe = probe
         """It is the one call by which a provider that is down is tried; its report opens the gate or keeps it shut."""
-        self.reported = False
 
     def used(self, tokens: int) -> None:
         """Correct the estimate; also after `end`."""
@@ -42,7 +41,6 @@ class Pass:
 
     def report(self, outcome: Outcome) -> None:
         """Say what became of the call. Without a word a probe says nothing, and the next call is one."""
-        self.reported = True
         self._gate.reported(outcome, self)
 
     def end(self) -> None:

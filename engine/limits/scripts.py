@@ -76,6 +76,7 @@ class Ask(Struct):
     """What became of the probe: `ok`, `outage`, `ended` (without a word) or nothing yet."""
     first_wait: int
     longest_wait: int
+    ease: int
     outages_to_shut: int
     forget: int
 
@@ -89,6 +90,8 @@ class Answer(Struct):
     wait: int
     """ms until it makes sense to ask again, -1: until told."""
     shut: bool
+    easing: bool
+    """It was shut until a little while ago."""
     probe: bool
     failures: int
 
@@ -218,11 +221,28 @@ for _, entry in ipairs(ask.used) do
 end
 
 -- The breaker: `shut` (since), `wait` (the length of the pause), `next` (the next probe), `probe` (who makes it).
+-- After it `opened`, few may pass at first, then more and more; `eased` so many did. Shut again, it takes up its pauses
+-- where it stood (`waited`).
+local function clear(...)
+  for _, field in ipairs({...}) do put(field, nil) end
+end
 local function open()
-  for _, field in ipairs({'shut', 'wait', 'next', 'probe', 'why', 'failures', 'failed'}) do put(field, nil) end
+  local waited = number('wait')
+  clear('shut', 'wait', 'next', 'probe', 'why', 'failures', 'failed')
+  put('opened', now)
+  put('waited', waited)
   redis.call('SREM', 'lw:gates:shut', ask.name)
   news('open')
 end
+local function shut()
+  put('shut', now)
+  put('wait', math.max(ask.first_wait, math.min(2 * number('waited'), ask.longest_wait)))
+  put('next', now + math.max(number('wait'), ask.retry_after))
+  clear('opened', 'eased', 'waited')
+  redis.call('SADD', 'lw:gates:shut', ask.name)
+  news('shut')
+end
+if state.opened and now - number('opened') > 16 * ask.ease then clear('opened', 'eased', 'waited') end
 if ask.probed ~= '' and state.probe == worker then
   put('probe', nil)
   if ask.probed == 'ok' then
@@ -244,13 +264,7 @@ if ask.outages > 0 then
     if now - number('failed') > ask.forget then put('failures', nil) end
     put('failures', number('failures') + ask.outages)
     put('failed', now)
-    if number('failures') >= ask.outages_to_shut or ask.retry_after > 0 then
-      put('shut', now)
-      put('wait', ask.first_wait)
-      put('next', now + math.max(ask.first_wait, ask.retry_after))
-      redis.call('SADD', 'lw:gates:shut', ask.name)
-      news('shut')
-    end
+    if number('failures') >= ask.outages_to_shut or ask.retry_after > 0 then shut() end
   end
 end
 
@@ -344,6 +358,10 @@ local function when_fits(missing, weigh)
   return 1
 end
 
+local function eases()
+  return state.opened and number('eased') >= math.floor(4 * 2 ^ ((now - number('opened')) / ask.ease))
+end
+
 local admitted, wait, probe, blocked, entry = 0, 0, false, nil, 0
 local in_window = windowed and redis.call('ZCARD', window) or 0
 for _, cost in ipairs(ask.costs) do
@@ -353,6 +371,9 @@ for _, cost in ipairs(ask.costs) do
     blocked, wait = 'shut', -1
   elseif state.shut and now < number('next') then
     blocked, wait = 'shut', number('next') - now
+  elseif eases() then
+    blocked, wait = 'easing', math.ceil(ask.ease * math.log((number('eased') + 1) / 4) / math.log(2))
+    wait = math.max(1, wait - (now - number('opened')))
   elseif ask.calls >= 0 and running >= ask.calls then
     blocked, wait = 'calls', -1
   elseif ask.requests >= 0 and in_window >= ask.requests then
@@ -371,6 +392,7 @@ for _, cost in ipairs(ask.costs) do
     put('used', number('used') + cost)
     in_window = in_window + 1
   end
+  if state.opened then put('eased', number('eased') + 1) end
   if state.shut then
     probe = true
     put('probe', worker)
@@ -388,7 +410,7 @@ call_first()
 
 return cjson.encode({
   admitted = admitted, first = entry, wait = wait, probe = probe,
-  shut = state.shut ~= nil, failures = number('failures'),
+  shut = state.shut ~= nil, easing = state.opened ~= nil, failures = number('failures'),
 })
 """
 )

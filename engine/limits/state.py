@@ -37,7 +37,7 @@ class GateState:
     tokens: int = 0
     """Likewise, as of the last question."""
     waits_for: str = ""
-    """What the first that waits waits for: `calls`, `requests`, `tokens` or `shut`."""
+    """What the first that waits waits for: `calls`, `requests`, `tokens`, `shut` or `easing` (just opened)."""
     shut_since: int = 0
     next_probe: int = 0
     probing: str = ""

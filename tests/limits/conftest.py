@@ -11,7 +11,15 @@ from engine.log.redis_wire import Address, Wire
 from engine.log.server import EmbeddedRedis
 
 QUICK = Pace(
-    minute=0.4, slack=0.05, lease=1.5, poll=0.2, tell=0.01, outages=2, forget=60, first_wait=0.05, longest_wait=0.2
+    minute=0.4,
+    slack=0.05,
+    lease=1.5,
+    poll=0.2,
+    tell=0.01,
+    outages=2,
+    first_wait=0.05,
+    longest_wait=0.2,
+    ease=0.01,
 )
 """A minute in less than half a second."""
 

@@ -47,10 +47,10 @@ async def test_a_few_outages_shut_the_gate_for_all_workers(gates: Open, url: str
     await until(lambda: seen(url).is_shut)
     others.ask(2)
     await told(others.gates)
-    (state,) = read_gates(url)
+    await until(lambda: seen(url).waits_for == "shut")
+    state = seen(url)
 
     assert others.owners == [1]
-    assert state.waits_for == "shut"
     assert state.reason == "503 Service Unavailable"
     assert state.next_probe - state.shut_since == HOUR * 1000
 
@@ -196,6 +196,51 @@ async def test_a_probe_cancelled_in_the_moment_it_is_let_through_makes_way_too(g
 
     assert calls.owners == ["next"]
     assert calls.passed[0][1].probe
+
+
+async def opened(gates: Gates, url: str) -> None:
+    """Shut and opened again by a probe."""
+    gates.report(NAME, Outage(0.01))
+    await until(lambda: seen(url).is_shut and (is_guarded(gates) or gates._gate(NAME).limit))
+    async with gates.passing(NAME) as leave:
+        leave.report(OK)
+    await until(lambda: not seen(url).is_shut)
+
+
+async def test_a_gate_that_opens_lets_few_pass_at_first(gates: Open, url: str) -> None:
+    calls = Calls(gates("a", {NAME: Limit(calls=99)}, replace(QUICK, ease=HOUR)))
+    await opened(calls.gates, url)
+    calls.ask(*range(10))
+    await calls.until(4)
+    await told(calls.gates)
+    await until(lambda: seen(url).waits_for == "easing")
+
+    assert calls.owners == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("limits", [{}, {NAME: Limit(calls=2000)}])
+async def test_and_then_more_and_more(gates: Open, url: str, limits: dict[str, Limit]) -> None:
+    calls, others = (Calls(gates(worker, limits)) for worker in "ab")
+    await opened(calls.gates, url)
+    calls.ask(*range(500))
+    others.ask(*range(500))
+
+    await calls.until(500)
+    await others.until(500)
+
+
+async def test_a_gate_shut_again_at_once_takes_up_its_pauses(gates: Open, url: str, wire: Wire) -> None:
+    one = gates("a", {NAME: Limit(calls=99)}, replace(QUICK, ease=HOUR))
+    waits = []
+    for _ in range(4):
+        one.report(NAME, Outage(0.01))
+        await until(lambda: seen(url).is_shut)
+        waits.append(int(wire.call("HGET", gate_key(NAME), "wait")))
+        async with one.passing(NAME) as leave:
+            leave.report(OK)
+        await until(lambda: not seen(url).is_shut)
+
+    assert waits == [50, 100, 200, 200]
 
 
 async def test_a_name_without_a_limit_is_shut_by_outages_and_free_again_after(gates: Open, url: str) -> None:

@@ -192,7 +192,7 @@ async def test_two_workers_are_served_in_turn(gates: Open) -> None:
 
 
 def test_two_processes_never_have_more_calls_at_once_than_one_limit_allows(url: str, wire: Wire) -> None:
-    workers = [worker_process(url, worker, count=60, seconds=0.005) for worker in "ab"]
+    workers = [worker_process(url, worker, count=60, seconds=0.005, lease=60) for worker in "ab"]
     for process in workers:
         assert process.wait(60) == 0
 

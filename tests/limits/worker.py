@@ -1,6 +1,6 @@
 """A worker process: makes calls through a gate and tells an observer in the server when each begins and ends.
 
-Usage: python -m tests.limits.worker URL WORKER CALLS_AT_ONCE COUNT SECONDS EPOCH
+Usage: python -m tests.limits.worker URL WORKER CALLS_AT_ONCE COUNT SECONDS LEASE
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -20,7 +21,7 @@ NAME = "model:shared"
 ROOT = Path(__file__).parents[2]
 
 
-async def main(url: str, worker: str, at_once: int, count: int, seconds: float, epoch: int) -> None:
+async def main(url: str, worker: str, at_once: int, count: int, seconds: float, lease: float) -> None:
     server = Redis(unix_socket_path=Address.parse(url).path)
     done = asyncio.Event()
     left = count
@@ -37,7 +38,7 @@ async def main(url: str, worker: str, at_once: int, count: int, seconds: float, 
             done.set()
 
     tasks = set()
-    async with Gates(url, worker, {NAME: Limit(calls=at_once)}, epoch=epoch, pace=QUICK) as gates:
+    async with Gates(url, worker, {NAME: Limit(calls=at_once)}, epoch=1, pace=replace(QUICK, lease=lease)) as gates:
         for number in range(count):
             gates.admit(NAME, number, lambda _, leave: tasks.add(asyncio.create_task(call(leave))), owner=number)
         await done.wait()
@@ -45,12 +46,14 @@ async def main(url: str, worker: str, at_once: int, count: int, seconds: float, 
     await server.aclose()
 
 
-def worker_process(url: str, worker: str, *, count: int, seconds: float, epoch: int = 1) -> subprocess.Popen[bytes]:
+def worker_process(
+    url: str, worker: str, *, count: int, seconds: float, lease: float = QUICK.lease
+) -> subprocess.Popen[bytes]:
     """Start one; three calls at once are allowed."""
-    words = [url, worker, "3", str(count), str(seconds), str(epoch)]
+    words = [url, worker, "3", str(count), str(seconds), str(lease)]
     return subprocess.Popen([sys.executable, "-m", "tests.limits.worker", *words], cwd=ROOT)
 
 
 if __name__ == "__main__":
-    _, url, worker, at_once, count, seconds, epoch = sys.argv
-    asyncio.run(main(url, worker, int(at_once), int(count), float(seconds), int(epoch)))
+    _, url, worker, at_once, count, seconds, lease = sys.argv
+    asyncio.run(main(url, worker, int(at_once), int(count), float(seconds), float(lease)))
