@@ -30,7 +30,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from engine.log.errors import LogError
-from engine.log.protocol import Item, Topic, order_of, output_id, place_of
+from engine.log.protocol import INDEX_BITS, MAX_INDEX, Item, Topic, order_of, output_id
 
 SUFFIX = ".jsonl.gz"
 ASIDE = ".part"
@@ -64,6 +64,7 @@ class _Line(Struct):
 
 
 _decode = msgspec.json.Decoder(_Line).decode
+_values = msgspec.json.Decoder(list[Raw]).decode
 
 
 class _Member(NamedTuple):
@@ -143,15 +144,15 @@ class Archive:
     def write(self, topic: Topic, partition: int, items: Iterable[Item]) -> Iterator[Segment]:
         """Write items, which come in order, as segments of at most a day and 64 MB; each when it is safe on disk."""
         folder = self._folder(topic, partition)
-        rest = iter(items)
-        item = next(rest, None)
-        if item is not None:
+        rest = _parts(items)
+        part = next(rest, None)
+        if part is not None:
             _make(folder)
-        while item is not None:
-            with contextlib.closing(_SegmentWriter(folder, topic, partition, item)) as writer:
-                while item is not None and writer.takes(item):
-                    writer.add(item)
-                    item = next(rest, None)
+        while part is not None:
+            with contextlib.closing(_SegmentWriter(folder, topic, partition, part[0])) as writer:
+                while part is not None and writer.takes(part):
+                    writer.add(part)
+                    part = next(rest, None)
                 segment = writer.finish()
             yield segment
 
@@ -189,6 +190,22 @@ def _ends(name: str) -> tuple[str, str]:
     return first.replace(".", "-"), last.replace(".", "-")
 
 
+def _parts(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """What becomes a member each: at most a thousand items or a megabyte, of one day."""
+    part: list[Item] = []
+    size, midnight = 0, -1
+    for item in items:
+        if part and (len(part) >= MEMBER_LINES or size >= MEMBER_BYTES or item.stamp >= midnight):
+            yield part
+            part, size = [], 0
+        if not part:
+            midnight = (item.stamp // DAY_MS + 1) * DAY_MS
+        part.append(item)
+        size += len(item.payload)
+    if part:
+        yield part
+
+
 class _SegmentWriter:
     """One segment on its way: aside until `finish`, gone when that does not come."""
 
@@ -199,27 +216,20 @@ class _SegmentWriter:
         self._aside = folder / f"{uuid4().hex}{ASIDE}"
         self._file = self._aside.open("xb")
         self._size = 0
-        self._lines: list[bytes] = []
-        self._line_bytes = 0
-        self._member_first = first.id
 
-    def takes(self, item: Item) -> bool:
-        """Whether an item still belongs into this segment."""
-        return self._size < SEGMENT_BYTES and item.stamp // DAY_MS == self._day
+    def takes(self, part: list[Item]) -> bool:
+        """Whether a part still belongs into this segment."""
+        return self._size < SEGMENT_BYTES and part[0].stamp // DAY_MS == self._day
 
-    def add(self, item: Item) -> None:
-        if not self._lines:
-            self._member_first = item.id
-        line = _line(self._topic, item)
-        self._lines.append(line)
-        self._line_bytes += len(line)
-        self._last = item.id
-        if len(self._lines) >= MEMBER_LINES or self._line_bytes >= MEMBER_BYTES:
-            self._end_member()
+    def add(self, part: list[Item]) -> None:
+        """Add a part as a member."""
+        self._last = part[-1].id
+        member = _pack(part[0].id, self._last, _lines(self._topic, part))
+        self._file.write(member)
+        self._size += len(member)
 
     def finish(self) -> Segment:
         """Sync, rename, sync the folder: from here on the segment is there."""
-        self._end_member()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -233,37 +243,44 @@ class _SegmentWriter:
         self._file.close()
         self._aside.unlink(missing_ok=True)
 
-    def _end_member(self) -> None:
-        if self._lines:
-            member = _pack(self._member_first, self._last, b"".join(self._lines))
-            self._file.write(member)
-            self._size += len(member)
-            self._lines.clear()
-            self._line_bytes = 0
+
+def _lines(topic: Topic, part: list[Item]) -> bytes:
+    """The items as lines, a payload in base64 when it would not come back from JSON as it was."""
+    head = _entry if topic == "log" else _output
+    if _are_plain([item.payload for item in part]):
+        return b"".join([b'{%b,"body":%b}\n' % (head(item), item.payload) for item in part])
+    return b"".join(
+        b'{%b,"body":%b}\n' % (head(item), item.payload)
+        if _are_plain([item.payload])
+        else b'{%b,"bytes":"%b"}\n' % (head(item), b64encode(item.payload))
+        for item in part
+    )
 
 
-def _line(topic: Topic, item: Item) -> bytes:
-    """The item as a line, or with its payload in base64 when the payload would not come back from JSON as it was."""
-    place, index = (item.id, b"") if topic == "log" else _place(item.id)
-    head = b'{"position":"%b","stamp":%d%b' % (place.encode(), item.stamp, index)
-    line = b'%b,"body":%b}\n' % (head, item.payload)
-    if _is_plain(line, item.payload):
-        return line
-    return b'%b,"bytes":"%b"}\n' % (head, b64encode(item.payload))
+def _entry(item: Item) -> bytes:
+    return b'"position":"%b","stamp":%d' % (item.id.encode(), item.stamp)
 
 
-def _place(output: str) -> tuple[str, bytes]:
-    position, index = place_of(output)
-    return position, b',"index":%d' % index
+def _output(item: Item) -> bytes:
+    head, _, rest = item.id.partition("-")
+    number = int(rest)
+    place = f'"position":"{head}-{number >> INDEX_BITS}","stamp":{item.stamp},"index":{number & MAX_INDEX}'
+    return place.encode()
 
 
-def _is_plain(line: bytes, payload: bytes) -> bool:
-    if line.find(b"\n") != len(line) - 1 or b"\r" in payload:
+def _are_plain(payloads: list[bytes]) -> bool:
+    """Whether each is JSON on one line and nothing around it.
+
+    They are looked at as one array, which costs less than looking at each: what comes out of it as it went in is a
+    value by itself.
+    """
+    array = b"[%b]" % b",".join(payloads)
+    if b"\n" in array or b"\r" in array:
         return False
     try:
-        line.decode()
-        return bytes(_decode(line).body) == payload  # type: ignore[arg-type]  # a Raw, or it would not have decoded
-    except (UnicodeDecodeError, msgspec.DecodeError, TypeError):
+        array.decode()
+        return [bytes(value) for value in _values(array)] == payloads
+    except (UnicodeDecodeError, msgspec.DecodeError):
         return False
 
 
