@@ -90,6 +90,14 @@ def reset(connection: Connection, log_id: str) -> None:
     connection.execute(schema.origin.insert().values(log_id=log_id, version=schema.VERSION))
 
 
+def version(connection: Connection) -> int:
+    """Another number when another connection has written since (SQLite's page "PRAGMA data_version")."""
+    cursor = connection.connection.cursor()  # past SQLAlchemy, which would begin a transaction
+    cursor.execute("PRAGMA data_version")
+    (number,) = cursor.fetchone() or (0,)
+    return int(number)
+
+
 def _fits(connection: Connection, log_id: str) -> bool:
     try:
         rows = connection.execute(select(schema.origin)).all()
