@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import types
 
 import engine
@@ -37,3 +38,10 @@ def test_nothing_is_offered_that_is_not_listed() -> None:
     }
 
     assert public <= set(engine.__all__)
+
+
+def test_no_module_hides_a_name() -> None:
+    """Importing `engine.answers` would put that module in the place of the function `engine.answers`."""
+    hidden = [name for name in engine.__all__ if importlib.util.find_spec(f"engine.{name}")]
+
+    assert not hidden

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Raw
+from sqlalchemy import Engine, event
 
 from engine.core.ids import CallId
 from engine.core.record import Asks
@@ -97,3 +99,23 @@ def test_one_asks_for_a_group_a_workflow_and_a_taker(path: Path) -> None:
     assert [row.key for row in view.inbox(InboxFilter(taken="ann"))] == ["a"]
     assert view.inbox(InboxFilter(group="nobody")) == []
     assert view.inbox_counts() == [InboxCount("adjusters", 1, 0, 40), InboxCount("reviewers", 3, 2, 50)]
+
+
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize("wanted", [InboxFilter(), InboxFilter(group="reviewers"), InboxFilter(workflow="claims")])
+def test_a_page_is_read_from_an_index_and_nothing_is_sorted(path: Path, wanted: InboxFilter, *, newest: bool) -> None:
+    journal = Journal()
+    journal.add("a", "Review", asks=(REVIEW,))
+    view = projected(path, journal)
+    plans: list[str] = []
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def explain(_: object, cursor: Any, statement: str, parameters: Any, *__: object) -> None:
+        if "FROM inbox" in statement:
+            plans.extend(row[-1] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    view.inbox(wanted, limit=10, after=(5, 5, 5), newest=newest)
+    event.remove(Engine, "before_cursor_execute", explain)
+
+    assert [plan for plan in plans if "inbox" in plan and "INDEX" in plan]
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan]
