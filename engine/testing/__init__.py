@@ -11,9 +11,21 @@ twice, and a state that does not come back from its bytes, are found at once. A 
 would in the engine: `run.halted()` says why.
 """
 
+from engine.testing.model import ProviderError
+from engine.testing.recorded import NotRecorded, RecordedAnswers
 from engine.testing.run import NotRepeatable
 from engine.testing.simulation import Simulation
 from engine.testing.simulations import Simulations
+from engine.testing.thinking import NotFaked
 from engine.testing.world import START
 
-__all__ = ["START", "NotRepeatable", "Simulation", "Simulations"]
+__all__ = [
+    "START",
+    "NotFaked",
+    "NotRecorded",
+    "NotRepeatable",
+    "ProviderError",
+    "RecordedAnswers",
+    "Simulation",
+    "Simulations",
+]

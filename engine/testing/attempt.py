@@ -1,193 +1,192 @@
-"""An attempt of a step in memory: answered by a fake, or run as it is written with an engine's side behind it."""
+"""An attempt of a step in memory: answered by a fake, or run as it is written, with an engine's side behind it.
+
+What stands behind its `StepContext` is the engine's own (`engine.flink.attempt`); only the log that it speaks to is
+the one in memory.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Raw
-from pydantic import TypeAdapter
 
-from engine.core.entry import AskedEntry, Entry, FailureEntry, KeptEntry, Kind, ResultEntry, Used
-from engine.core.steps import Answered, NeverAgain, Step, StepContext, StepHalts, TryAgain
+from engine.core.entry import AskedEntry, Entry, FailureEntry, KeptEntry, ResultEntry
+from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
 from engine.core.transition import StartCall
+from engine.flink.attempt import Attempt, Flight, Request, Said, Suspended, written
+from engine.limits.outcome import Outcome
+from engine.limits.passes import Pass
 from engine.testing.fakes import finished
+from engine.testing.recorded import Playing
+from engine.testing.thinking import NotFaked, in_a_test
 
 if TYPE_CHECKING:
     from engine.testing.run import MemoryRun
     from engine.testing.world import World
-
-A = TypeVar("A")
-T = TypeVar("T")
 
 
 class Crashed(BaseException):
     """The simulated engine died here. It passes through a step's `except Exception`, as a kill does."""
 
 
-class Asking(BaseException):
-    """The attempt ends, because a person is asked."""
-
-    def __init__(self, entry: AskedEntry) -> None:
-        self.entry = entry
-        super().__init__(entry.question)
-
-
-class Attempt:
-    """One attempt of a call, and what stands behind its `StepContext`."""
+class MemoryAttempt:
+    """One attempt of a call. To the engine's `Attempt` it is the loop that runs it."""
 
     def __init__(self, world: World, run: MemoryRun, call: StartCall, *, again: bool) -> None:
         self.world, self.run, self.call = world, run, call
-        self.failures = call.failures
-        self._again = again
-        self._before = again
-        self._kept = dict(run.kept.get(call.id, {}))
-        self._named: set[str] = set()
-        self._inner = ""
+        self._request = Request(run.workflow.name, run.key, call, dict(run.kept.get(call.id, {})), again)
+        self._runner: Attempt | None = None
+        self._question: AskedEntry | None = None
+        self._dead = False
 
     def outcome(self) -> Entry:
         """What the log gets of it.
 
         Raises:
             Crashed: the engine died in it.
-            LookupError: the step is neither faked nor real.
+            NotFaked: the step, or a tool or model of it, is neither faked nor real.
+            NotRecorded: what is played to it does not fit.
         """
         step = self.run.workflow.steps[self.call.step]
         value = step.read_input(bytes(self.call.input))
         self.run.inputs.setdefault(step.name, []).append(value)
         answer = self._answerer(step)
-        kind = ""
         try:
             found = answer(value)
             if inspect.isawaitable(found):
                 found = finished(_wait(found))
-            kind = "InvalidResult"
-            output = Raw(step.write_output(found))
-        except Asking as asking:
-            return asking.entry
+        except Suspended:
+            pass
         except Exception as error:  # noqa: BLE001 - whatever a step raises is a failed attempt
-            return self._failure(step, error, kind)
-        return ResultEntry(*self._naming(), self.call.attempt, output)
+            failure = error
+            return self._asked_or(lambda: self._failure(step, failure, type(failure).__name__))
+        return self._asked_or(lambda: self._result(step, found))
+
+    def _asked_or(self, entry: Callable[[], Entry]) -> Entry:
+        """The question to a person, where one was asked: nothing that the code did then counts."""
+        return self._question if self._question is not None else entry()
+
+    def _result(self, step: Step[Any, Any], found: object) -> Entry:
+        try:
+            output = Raw(written(step, found))
+        except Exception as error:  # noqa: BLE001 - pydantic's own, when it cannot be written
+            return self._failure(step, error, "InvalidResult")
+        if isinstance(self._runner, Playing):
+            self._runner.check()
+        return ResultEntry(*self._naming, self.call.attempt, output)
+
+    def _failure(self, step: Step[Any, Any], error: Exception, kind: str) -> FailureEntry:
+        after = error.after if isinstance(error, TryAgain) else None
+        return FailureEntry(
+            *self._naming,
+            self.call.attempt,
+            kind,
+            str(error),
+            final=isinstance(error, (NeverAgain, *step.retry.never)),
+            wait=max(0, int((after or timedelta()) / timedelta(milliseconds=1))),
+            outage=isinstance(error, TryAgain) and error.outage,
+            halts=isinstance(error, StepHalts),
+            inner=self._runner.blame(error) if self._runner is not None else "",
+        )
+
+    @property
+    def _naming(self) -> tuple[str, str, Any, Any]:
+        return self.run.workflow.name, self.run.key, self.call.run, self.call.id
+
+    # -- the step as it is written -----------------------------------------------------------------------------------
 
     def _answerer(self, step: Step[Any, Any]) -> Callable[[Any], Any]:
         fakes = self.world.fakes
         if step.name in fakes.answers:
             return fakes.answers[step.name]
-        if step.name in fakes.real or (step.model and step.model in fakes.models):
+        if fakes.is_real(step):
             return lambda value: self._really(step, value)
-        raise LookupError(_not_faked(step))
+        raise NotFaked.step(step)
 
     async def _really(self, step: Step[Any, Any], value: object) -> object:
-        call = self.call
-        if step.reconcile is not None and (self._before or call.attempt > 1):
-            found = await step.reconcile(value)
-            if found is not None:
-                return found
-        if not step.takes_context:
-            return await step(value)
-        fakes = self.world.fakes
-        resources = {**fakes.resources(), **fakes.real.get(step.name, {})}
-        key = f"{call.run}.{call.id}"
-        return await step(value, StepContext(key, call.attempt, self.world.now + step.timeout, resources, self))
+        begun = self.call.attempt > 1 or self._request.again
+        if step.reconcile is not None and begun and (found := await step.reconcile(value)) is not None:
+            return found
+        function = in_a_test(step, self.world.fakes, self.run.inputs)
+        context = [self._behind(step).context] if step.takes_context else []
+        if step.blocking:
+            found = await asyncio.to_thread(function, value, *context)
+        else:
+            found = await function(value, *context)
+        if self._runner is not None:
+            self._runner.end()
+        return found
 
-    def _failure(self, step: Step[Any, Any], error: Exception, kind: str) -> FailureEntry:
-        after = error.after if isinstance(error, TryAgain) else None
-        return FailureEntry(
-            *self._naming(),
-            self.call.attempt,
-            kind or type(error).__name__,
-            str(error),
-            final=isinstance(error, (NeverAgain, *step.retry.never)),
-            wait=int((after or timedelta()) / timedelta(milliseconds=1)),
-            outage=isinstance(error, TryAgain) and error.outage,
-            halts=isinstance(error, StepHalts),
-            inner=self._inner,
-        )
+    def _behind(self, step: Step[Any, Any]) -> Attempt:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - it is one
+        flight = Flight(self._request, step, task, loop.time() + step.timeout.total_seconds())
+        playing = self.world.fakes.recorded.get(step.name)
+        resources = self.world.fakes.resources()
+        if playing is None:
+            self._runner = Attempt(self, flight, resources)
+        else:
+            self._runner = Playing(self, flight, resources, playing.call(self.run.key, self.call.id))
+        flight.runner = self._runner
+        return self._runner
 
-    def _naming(self) -> tuple[str, str, Any, Any]:
-        return self.run.workflow.name, self.run.key, self.call.run, self.call.id
+    # -- `engine.flink.attempt.Loop` ---------------------------------------------------------------------------------
 
-    # -- the engine's side of a StepContext ------------------------------------------------------------------------
+    def say(self, request: Request, entry: Said) -> None:
+        """Put progress on the log."""
+        del request
+        self._put(entry, counts=False)
 
-    async def once(
-        self,
-        name: str,
-        work: Callable[[], Awaitable[T]],
-        gives: Any,  # noqa: ANN401 - a type, or a form of one
-        *,
-        kind: str = "once",
-        used: Callable[[T], Used | None] | None = None,
-    ) -> T:
-        """The result that is kept under `name`, of `work` where there is none yet; as read back from its JSON."""
-        if name in self._named:
-            message = (
-                f"once({name!r}) twice in one attempt; the name is what its result is found by, so give each its own"
-            )
-            raise ValueError(message)
-        self._named.add(name)
-        adapter: TypeAdapter[T] = TypeAdapter(_type_of(work) if gives is None else gives)
-        if name not in self._kept:
-            again, self._again = self._again, False
-            self._inner = name
-            value = await work()
-            self._keep(name, Raw(adapter.dump_json(value, warnings="error")), kind, used and used(value), again=again)
-            self._inner = ""
-        return adapter.validate_json(bytes(self._kept[name]))
+    def keep(self, request: Request, entry: KeptEntry) -> Awaitable[None]:
+        """Put a result on the log, which has folded it when this returns."""
+        del request
+        self._put(entry)
+        return _nothing()
 
-    def _keep(self, name: str, output: Raw, kind: str, used: Used | None, *, again: bool) -> None:
-        entry = KeptEntry(
-            *self._naming(),
-            self.call.attempt,
-            len(self._kept),
-            name,
-            output,
-            typing.cast("Kind", kind),
-            used=used,
-            again=again,
-        )
-        self.world.put(entry)
-        self._kept[name] = output
-        self.failures = 0
+    def suspend(self, flight: Flight, entry: AskedEntry) -> None:
+        """Remember whom it asks; it ends now."""
+        flight.gone = True
+        self._question = entry
 
-    def progress(self, note: str) -> None:
-        """Each is recorded: no time passes within an attempt."""
-        entry = KeptEntry(*self._naming(), self.call.attempt, len(self._kept), "progress", kind="progress", note=note)
-        self.world.put(entry, counts=False)
+    def passing(self, flight: Flight, gate: str, tokens: int) -> AbstractAsyncContextManager[Pass]:
+        """Nothing is limited in a test."""
+        del flight
+        return _passed(gate, tokens)
 
-    async def ask(self, group: str, question: str, gives: type[A], name: str) -> Answered[A]:
-        """The answer that was given, or the attempt ends."""
-        adapter: TypeAdapter[A] = TypeAdapter(gives)
-        if name in self._kept:
-            told = msgspec.json.decode(bytes(self._kept[name]), type=_Told)
-            return Answered(told.who, adapter.validate_json(bytes(told.answer)))
-        self.run.asks[self.call.id, name] = gives
-        schema = Raw(msgspec.json.encode(adapter.json_schema()))
-        raise Asking(AskedEntry(*self._naming(), self.call.attempt, name, group, question, schema))
+    def _put(self, entry: Said, *, counts: bool = True) -> None:
+        if self._dead:
+            raise Crashed
+        try:
+            self.world.put(entry, counts=counts)
+        except Crashed:
+            self._dead = True
+            raise
 
 
-class _Told(msgspec.Struct):
-    who: str
-    answer: Raw
+class OpenGate:
+    """The gate of a test: it lets everything through."""
+
+    def ended(self, passed: Pass) -> None:
+        """Nobody waits."""
+
+    def corrected(self, passed: Pass, tokens: int) -> None:
+        """Nothing is counted."""
+
+    def reported(self, outcome: Outcome, passed: Pass | None) -> None:
+        """Nobody asks."""
 
 
-def _type_of(work: Callable[..., Any]) -> Any:  # noqa: ANN401 - a type, or a form of one
-    try:
-        return typing.get_type_hints(work).get("return", Any)
-    except (NameError, TypeError):
-        return Any
+@asynccontextmanager
+async def _passed(gate: str, tokens: int) -> AsyncIterator[Pass]:
+    yield Pass(OpenGate(), gate, tokens)
 
 
-def _not_faked(step: Step[Any, Any]) -> str:
-    ways = [f"run.fake({step.name}, lambda input: ...)"]
-    if step.model:
-        ways.append(f"run.fake_model({step.model!r}, answers=[...])")
-    elif step.takes_context:
-        ways.append(f"run.real({step.name})")
-    return f"step {step.name} was called, but not faked; say {' or '.join(ways)}"
+async def _nothing() -> None: ...
 
 
 async def _wait(answer: Awaitable[object]) -> object:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.core.steps import Step
+
+if TYPE_CHECKING:
+    from engine.testing.model import FakedModel
+    from engine.testing.recorded import Played
 
 T = TypeVar("T")
 
@@ -16,14 +22,31 @@ class Fakes:
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Any], Any]] = {}
-        self.real: dict[str, Mapping[str, Any]] = {}
-        """Steps that run as they are written, each with its resources."""
-        self.models: dict[str, Any] = {}
-        """What answers for a model, by the model's name."""
+        self.real: set[str] = set()
+        """Steps that run as they are written."""
+        self.shared: dict[str, Any] = {}
+        """The resources of steps that run."""
+        self.models: dict[str, FakedModel] = {}
+        self.recorded: dict[str, Played] = {}
+        """What is played, by step."""
+
+    def is_real(self, step: Step[Any, Any]) -> bool:
+        """Whether it runs, since the test said so or has said what is needed for it."""
+        return step.name in self.real or step.name in self.recorded or (bool(step.model) and step.model in self.models)
 
     def resources(self) -> dict[str, Any]:
-        """What every step that runs for real finds beside its own."""
-        return {}
+        """What every step that runs finds in its context."""
+        return {**self.shared, **{f"model:{name}": model for name, model in self.models.items()}}
+
+    def settled(self) -> None:
+        """What the models said last is on the log."""
+        for model in self.models.values():
+            model.settled()
+
+    def crashed(self) -> None:
+        """What the models said last is lost."""
+        for model in self.models.values():
+            model.crashed()
 
 
 def finished(work: Coroutine[Any, Any, T]) -> T:

@@ -30,8 +30,6 @@ class MemoryRun:
         self.dead: list[DeadLetter] = []
         self.kept: dict[CallId, dict[str, Raw]] = {}
         """What `once` has kept, by call and name."""
-        self.asks: dict[tuple[CallId, str], Any] = {}
-        """Of which type the answers are that its calls wait for, by call and name."""
         self.inputs: dict[str, list[Any]] = {}
         """Of every attempt, by step."""
         self.state: State | None = None

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from msgspec import Raw
-from pydantic import TypeAdapter
-from pydantic_core import to_json
+from pydantic_core import to_jsonable_python
 
 from engine.core.account import ACCOUNTS, Account, BudgetRaised
 from engine.core.definition import Workflow
 from engine.core.entry import AnswerEntry, EventEntry, Order, OrderEntry
+from engine.core.errors import EventRefused
 from engine.core.model import Event, Raise, State, key_of
 from engine.core.record import Asks, DeadLetter, Halted, Record, Spent
 from engine.core.snapshot import Snapshot
 from engine.core.spending import GROUP
 from engine.core.steps import I, Leave, Step
+from engine.inbox import checked, items_of
 from engine.testing.run import MemoryRun
 from engine.testing.stage import Stage
 from engine.testing.world import START, World
@@ -25,6 +27,7 @@ from engine.testing.world import START, World
 E = TypeVar("E", bound=Event)
 W = TypeVar("W", bound=Event)
 LEAVE = {"yes": Leave(granted=True), "no": Leave(granted=False)}
+LEAVE_SCHEMA = Leave.model_json_schema()
 
 
 class Simulation(Stage, Generic[E]):
@@ -128,21 +131,17 @@ class Simulation(Stage, Generic[E]):
         return asked[0]
 
     def _written(self, asks: Asks, answer: object) -> Raw:
-        if asks.group == GROUP:
-            if not isinstance(answer, Raise) and answer != "no":
-                message = f"{answer!r} is no answer to a spent budget; say Raise(eur=..., tokens=...) or 'no'"
-                raise ValueError(message)
-            return Raw(to_json(Raise() if answer == "no" else answer))
-        gives = self._run.asks[asks.call, asks.name]
-        if gives is Leave and isinstance(answer, str):
-            answer = LEAVE.get(answer, answer)
-        raw = to_json(answer)
+        """The answer's JSON, checked as a client checks it."""
+        if asks.group == GROUP and answer == "no":
+            answer = Raise()
+        elif isinstance(answer, str) and answer in LEAVE and msgspec.json.decode(asks.schema) == LEAVE_SCHEMA:
+            answer = LEAVE[answer]
+        item = next(i for i in items_of(self.records[-1], None) if (i.call, i.name) == (asks.call, asks.name))
         try:
-            TypeAdapter(gives).validate_json(raw)
-        except ValueError as error:
-            message = f"{answer!r} is no answer to {asks.question!r}: {error}"
+            return Raw(checked(item, item.choices[0], to_jsonable_python(answer)))
+        except EventRefused as refused:
+            message = f"{answer!r} is no answer to {asks.question!r}: {refused}"
             raise ValueError(message) from None
-        return Raw(raw)
 
     # -- what came of it -------------------------------------------------------------------------------------------
 

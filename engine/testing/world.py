@@ -13,12 +13,10 @@ from engine.core.account import accounts
 from engine.core.context import milliseconds, moment
 from engine.core.definition import Workflow
 from engine.core.entry import (
-    AskedEntry,
     Asker,
     Entry,
     EventEntry,
     FailureEntry,
-    KeptEntry,
     QuestionEntry,
     ResultEntry,
     TickEntry,
@@ -28,7 +26,7 @@ from engine.core.model import Event, key_of
 from engine.core.reaction import AskRun, CancelCall, Command, Forget, Keep, PublishEvent, Reply, StartCall
 from engine.core.record import DeadLetter
 from engine.core.transition import Place, running_calls
-from engine.testing.attempt import Attempt, Crashed
+from engine.testing.attempt import Crashed, MemoryAttempt
 from engine.testing.fakes import Fakes
 from engine.testing.run import MemoryRun
 
@@ -48,7 +46,7 @@ class World:
         self.fakes = Fakes()
         self.runs: dict[tuple[str, str], MemoryRun] = {}
         self._queue: deque[Entry] = deque()
-        self._attempts: deque[Attempt] = deque()
+        self._attempts: deque[MemoryAttempt] = deque()
         self._count = 0
         self._crash_in = 0
         """How many results of attempts until the engine dies; 0: it does not."""
@@ -108,7 +106,7 @@ class World:
             else:
                 return
 
-    def put(self, entry: KeptEntry | AskedEntry, *, counts: bool = True) -> None:
+    def put(self, entry: Entry, *, counts: bool = True) -> None:
         """An attempt that runs puts an entry on the log, which is folded before the attempt goes on.
 
         Raises:
@@ -117,6 +115,7 @@ class World:
         dies = counts and self._dies()
         if not (dies and self._loses):
             self._fold(entry)
+            self.fakes.settled()
         if dies:
             raise Crashed
 
@@ -142,7 +141,7 @@ class World:
     def _carry_out(self, run: MemoryRun, command: Command) -> None:  # noqa: C901 - one case a command
         match command:
             case StartCall():
-                self._attempts.append(Attempt(self, run, command, again=False))
+                self._attempts.append(MemoryAttempt(self, run, command, again=False))
             case CancelCall():
                 self._drop(a for a in self._attempts if a.run is run and a.call.id == command.id)
             case Keep():
@@ -161,17 +160,18 @@ class World:
             case DeadLetter():
                 run.dead.append(command)
 
-    def _drop(self, gone: Iterable[Attempt]) -> None:
+    def _drop(self, gone: Iterable[MemoryAttempt]) -> None:
         for attempt in list(gone):
             self._attempts.remove(attempt)
 
-    def _attempt(self, attempt: Attempt) -> None:
+    def _attempt(self, attempt: MemoryAttempt) -> None:
         self._runs_attempt = True
         try:
             entry = attempt.outcome()
             dies = self._dies()
             if not (dies and self._loses):
                 self._queue.append(entry)
+                self.fakes.settled()
             if dies:
                 self._die()
         except Crashed:
@@ -194,6 +194,7 @@ class World:
             message = f"the engine died {MAX_CRASHES} times; let a step that calls run.crash() do so once"
             raise RuntimeError(message)
         self._attempts.clear()
+        self.fakes.crashed()
         self._crashed = True
 
     def _recover(self) -> None:
@@ -201,7 +202,7 @@ class World:
         self._crashed = False
         for run in self.runs.values():
             if run.stored is not None:
-                self._attempts += [Attempt(self, run, call, again=True) for call in running_calls(run.stored)]
+                self._attempts += [MemoryAttempt(self, run, call, again=True) for call in running_calls(run.stored)]
 
     # -- between runs ----------------------------------------------------------------------------------------------
 
