@@ -247,6 +247,12 @@ class Timers:
         self.now: Callable[[], int] = service.currentProcessingTime
 
 
+def subtask_of(context: RuntimeContext) -> int:
+    """Which of the parallel subtasks this is, from 0. PyFlink's own method asks Flink for what Flink 2 has moved."""
+    index: int = context._runtime_context.getTaskInfo().getIndexOfThisSubtask()  # noqa: SLF001
+    return index
+
+
 def _value_state(context: RuntimeContext, name: str) -> Any:  # noqa: ANN401
     from pyflink.common import Types  # noqa: PLC0415 (half of PyFlink: only inside the JVM)
     from pyflink.datastream.state import ValueStateDescriptor  # noqa: PLC0415

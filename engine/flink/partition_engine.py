@@ -108,7 +108,7 @@ class PartitionEngine(KeyedProcessFunction):
 
     def open(self, runtime_context: Any) -> None:  # noqa: ANN401 - PyFlink has no types
         """Open state and log; see `KeyedProcessFunction.open`."""
-        from engine.flink.internals import KeyedStore  # noqa: PLC0415 - inside Flink's JVM only
+        from engine.flink.internals import KeyedStore, subtask_of  # noqa: PLC0415 - inside Flink's JVM only
         from engine.flink.opening import load_application, open_log, open_logging  # noqa: PLC0415 - the same
 
         plan = self.plan
@@ -132,7 +132,7 @@ class PartitionEngine(KeyedProcessFunction):
         self.lead = -1
         self.assigned = False
         self.calls: Calls | None = None
-        self.worker = f"subtask-{runtime_context.get_index_of_this_subtask()}"
+        self.worker = f"subtask-{subtask_of(runtime_context)}"
         self.recovery = Recovery()
         self.early: set[AttemptId] = set()
         """Attempts that were begun before their partition had caught up."""
