@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from engine.budgets import BudgetState
     from engine.core.definition import StateSpec
+    from engine.core.entry import Used
     from engine.core.record import Halted, PendingCall, PendingTimer, Record
     from engine.inbox import InboxItem
     from engine.log.protocol import Receipt
@@ -125,6 +126,14 @@ class Line:
     """Of the entry on the log."""
     run_id: str
     traceparent: str
+    inner: str = ""
+    """Of a call that keeps results: the name of the one that this is about."""
+    used: Used | None = None
+    """What a model took."""
+    again: bool = False
+    """An earlier attempt may have done it too."""
+    asker: str = ""
+    """Of a question: the run that asks."""
     body: Any = None
     """The entry itself, when it was asked for."""
 
@@ -152,6 +161,10 @@ class Line:
             position=record.entry,
             run_id=record.run,
             traceparent=record.traceparent,
+            inner=record.inner,
+            used=record.used,
+            again=record.again,
+            asker=f"{record.asker.workflow}/{record.asker.key}" if record.asker else "",
         )
 
 

@@ -71,6 +71,7 @@ class HumanReview(State, asks="claims-reviewers"):
 @step(retry=Retry(attempts=1))
 async def survey(text: str, ctx: StepContext) -> str:
     assert ctx.runner is not None
+    ctx.progress(f"thinks about {text}")
     leave = await ctx.ask("adjusters", f"Order a survey for {text}?", Leave, name="survey")
     if not leave.answer.granted:
         return f"no survey, says {leave.who}: {leave.answer.note}"

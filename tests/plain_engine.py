@@ -14,6 +14,7 @@ from engine.core.entry import (
     AskedEntry,
     EventEntry,
     FailureEntry,
+    KeptEntry,
     QuestionEntry,
     ResultEntry,
     read_entry,
@@ -52,13 +53,14 @@ class AskingRunner:
 
     def __init__(self, kept: dict[str, Raw]) -> None:
         self._kept = kept
+        self.notes: list[str] = []
 
     async def once(self, *_: Any, **__: Any) -> Any:
         message = "the plain engine keeps no results"
         raise AssertionError(message)
 
     def progress(self, note: str) -> None:
-        """Nobody looks."""
+        self.notes.append(note)
 
     async def ask(self, group: str, question: str, gives: type[Any], name: str) -> Answered[Any]:
         adapter = TypeAdapter(gives)
@@ -169,6 +171,8 @@ class PlainEngine:
         try:
             answer = _answer(step, step.read_input(bytes(call.input)), *context)
         except Asks as asks:
+            for note in runner.notes:
+                self._append(KeptEntry(**facts, attempt=call.attempt, index=0, name="", kind="progress", note=note))
             return AskedEntry(**facts, attempt=call.attempt, **asks.facts)
         except Exception as error:  # noqa: BLE001 - whatever a step raises is a failed attempt
             return FailureEntry(**facts, attempt=call.attempt, error=type(error).__name__, message=str(error))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from engine.budgets import BudgetState
     from engine.client import Client
+    from engine.core.entry import Used
     from engine.core.record import PendingCall
     from engine.inbox import InboxItem
     from engine.reports import Detail, Line, Move, Run
@@ -273,13 +274,25 @@ def _result(line: Line) -> str:
     parts = [
         _idle(line),
         f"by {line.who}" if line.who else "",
+        f"from {line.asker}" if line.asker else "",
+        line.inner,
         line.why,
+        _used(line.used) if line.used else "",
+        "what an earlier attempt of it came to is not known" if line.again else "",
         f"attempt {line.attempt}" if line.attempt > 1 else "",
         line.error,
         f"halted: {line.halted.error}" if line.halted and not line.ignored else "",
         f"published {', '.join(line.published)}" if line.published else "",
     ]
     return _short("; ".join(part for part in parts if part))
+
+
+def _used(used: Used) -> str:
+    from engine.core.budget import euros
+
+    price = "price not known" if used.cost is None else f"{euros(used.cost)} EUR"
+    finish = f", {used.finish}" if used.finish else ""
+    return f"{used.answered or used.model}: {used.tokens:,} tokens, {price}{finish}"
 
 
 def _idle(line: Line) -> str:

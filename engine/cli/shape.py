@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.budgets import Balance, BudgetState
+    from engine.core.entry import Used
     from engine.core.record import Halted, PendingCall
     from engine.inbox import InboxItem, Outcome
     from engine.letters import Letter
@@ -44,6 +45,10 @@ def line_facts(line: Line, *, body: bool = False) -> dict[str, Any]:
         "attempt": line.attempt or None,
         "took_ms": line.took_ms or None,
         "error": line.error or None,
+        "inner": line.inner or None,
+        "used": used_facts(line.used),
+        "again": line.again,
+        "asker": line.asker or None,
         "halted": halted_facts(line.halted),
         "who": line.who or None,
         "why": line.why or None,
@@ -145,6 +150,26 @@ def _balance_facts(balance: Balance, *, known: bool) -> dict[str, Any]:
     return {
         "at_most": facts,
         **{name: {"eur": euros(each.cost), "tokens": each.tokens} for name, each in used.items()},
+    }
+
+
+def used_facts(used: Used | None) -> dict[str, Any] | None:
+    """What a model took; a price that is not known is null, never 0."""
+    from engine.core.budget import euros
+
+    if used is None:
+        return None
+    return {
+        "model": used.model,
+        "answered": used.answered or None,
+        "provider": used.provider or None,
+        "input": used.input,
+        "output": used.output,
+        "cached": used.cached,
+        "thought": used.thought,
+        "eur": None if used.cost is None else euros(used.cost),
+        "finish": used.finish or None,
+        "request": used.request or None,
     }
 
 

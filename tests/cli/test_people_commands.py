@@ -12,9 +12,15 @@ from pathlib import Path
 import pytest
 
 from engine.cli.app import main
+from engine.cli.query import _result
+from engine.cli.shape import line_facts
+from engine.core.entry import Used
+from engine.core.ids import Position, RunId
+from engine.core.record import Record
 from engine.log.archive import Archive
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
+from engine.reports import Line
 from tests import desk
 from tests.cli.test_run_commands import Ended
 from tests.plain_engine import PlainEngine
@@ -167,6 +173,9 @@ def test_leave_is_given_and_refused_with_a_word(call: Call) -> None:
         assert (answered.code, answered.lines[0]["answer"]) == (0, "Leave")
     assert call("answer", "a", "colour=green", "depth=2").code == 0
 
+    history = call("history", "b").out
+    assert "survey; Order a survey for a barn?" in history
+    assert "by ann; survey" in history
     texts = [call("show", key, "--json").lines[0]["data"]["text"] for key in "ab"]
     assert texts == ["green survey, says ann", "no survey, says ann: too dear"]
 
@@ -179,11 +188,41 @@ def test_foreign_text_does_nothing_to_the_terminal(call: Call) -> None:
     outs.append(call("answer", "4711", "yes", "--as", NASTY))
     outs.append(call("show", "4711"))
 
+    assert "thinks about hail [bold red]now[/] \\x1b]0;owned" in outs[2].out
     for ended in outs:
         assert ended.code == 0
         assert not {"\x1b", "\x07", "\r", "\u202e"} & set(ended.out + ended.err)
     assert "[bold red]now[/] \\x1b]0;owned\\x07" in outs[0].out
     assert "[bold red]now[/]" in outs[4].out
+
+
+@pytest.mark.parametrize(
+    ("cost", "told", "eur"), [(3100, "0.0031 EUR", "0.0031"), (None, "price not known", None), (0, "0.00 EUR", "0.00")]
+)
+def test_a_history_tells_what_a_model_took(cost: int | None, told: str, eur: str | None) -> None:
+    used = Used("assessor", "gpt-9", "openai", input=1000, output=234, cost=cost, finish="stop")
+    record = Record(
+        workflow="claims",
+        key="1",
+        run=RunId("r"),
+        version=1,
+        seq=3,
+        at=5,
+        entry=Position("5-0"),
+        cause="kept",
+        name="assess",
+        inner="model 3",
+        used=used,
+        again=True,
+    )
+    line = Line.of(record)
+    facts = line_facts(line)
+
+    assert (
+        _result(line)
+        == f"model 3; gpt-9: 1,234 tokens, {told}, stop; what an earlier attempt of it came to is not known"
+    )
+    assert (facts["inner"], facts["again"], facts["used"]["eur"]) == ("model 3", True, eur)
 
 
 @pytest.mark.usefixtures("desk_open")
