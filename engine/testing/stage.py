@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from engine.core.record import Record
 from engine.core.steps import I, O, Step
 from engine.llm.price import Price
 from engine.testing.model import FakedModel
@@ -26,6 +27,10 @@ class Stage:
     def now(self) -> datetime:
         """The day on the calendar."""
         return self._world.now
+
+    def histories(self) -> list[tuple[str, list[Record]]]:
+        """Every run by its address, and what every entry did to it."""
+        return [(f"{run.workflow.name}/{run.key}", run.records) for run in self._world.runs.values() if run.records]
 
     def advance(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
         """Move the calendar on; timers fire in order, each at its due time."""
