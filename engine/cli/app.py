@@ -51,6 +51,7 @@ PANELS: Final = {
         "retry": "engine.cli.operate",
         "dead-letters": "engine.cli.dead_letters",
         "replay": "engine.cli.replay",
+        "record": "engine.cli.record",
     },
 }
 """Commands in the order of the help, and the file that registers each (`register(app)`).
