@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks import load, processes
-from benchmarks.engine_process import EngineProcess
+from benchmarks.engine_process import APPLICATION, EngineProcess
 from engine.settings import Settings
 
 DEFAULT_BACKEND: str = Settings.model_fields["backend"].default
@@ -76,13 +76,15 @@ class Bench:
         taskmanagers: int = 1,
         module: str = "engine.cli",
         environment: Mapping[str, str] | None = None,
+        application: str = APPLICATION,
     ) -> EngineProcess:
         """An engine that is not started yet."""
         settings = {"backend": backend or self.options.one_backend}
         if taskmanagers > 1:
             settings |= {"cluster": "standalone", "parallelism": str(taskmanagers)}
         settings |= self.options.settings
-        return EngineProcess(self.folder / name, settings, module=module, environment=environment)
+        folder = self.folder / name
+        return EngineProcess(folder, settings, module=module, environment=environment, application=application)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Phase]:

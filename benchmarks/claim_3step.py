@@ -30,14 +30,14 @@ from types import FrameType
 import msgspec
 from rich.console import Console
 
-from benchmarks import flood, latency, makespan, profile, pure, sleepers
+from benchmarks import flood, latency, llm, makespan, profile, pure, sleepers
 from benchmarks.bench import Bench, Options, say
 from benchmarks.engine_process import EngineEnded
 from benchmarks.load import TooSlow
 from benchmarks.report import Report
 from engine.log.errors import LogError
 
-MEASUREMENTS = ("pure", "flood", "latency", "makespan", "sleepers", "restart", "view")
+MEASUREMENTS = ("pure", "flood", "latency", "makespan", "llm", "sleepers", "restart", "view")
 ON_SLEEPERS = ("sleepers", "restart", "view")
 
 
@@ -80,6 +80,8 @@ def _measure(bench: Bench, report: Report, wanted: Sequence[str]) -> None:
         _try(report, "latency", lambda: setattr(report, "latency", latency.measure(bench)))
     if "makespan" in wanted:
         _try(report, "makespan", lambda: setattr(report, "makespan", makespan.measure(bench)))
+    if "llm" in wanted:
+        _try(report, "llm", lambda: setattr(report, "thinking", llm.measure(bench)))
     if any(name in wanted for name in ON_SLEEPERS):
         restart, view = "restart" in wanted, "view" in wanted
         _try(report, "sleepers", lambda: sleepers.measure(bench, report, restart=restart, view=view))
@@ -141,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pure", action="store_const", const=0, help="the fold alone, in memory; the others are put beside it")
     add("--latency", type=int, nargs="?", const=0, metavar="SECONDS", help="p50 and p99 at 20 runs/s (60 s)")
     add("--makespan", type=int, nargs="?", const=0, metavar="RUNS", help="2,000 runs whose step takes one second")
+    add("--llm", action="store_const", const=0, help="2,000 calls of a model at once (--makespan), agents of ten turns")
     add(
         "--sleepers", type=int, nargs="?", const=0, metavar="RUNS", help="1,000,000 runs that wait: speed, memory, disk"
     )

@@ -42,6 +42,7 @@ class EngineProcess:
         *,
         module: str = "engine.cli",
         environment: Mapping[str, str] | None = None,
+        application: str = APPLICATION,
     ) -> None:
         """Prepare; `start` starts it.
 
@@ -50,7 +51,9 @@ class EngineProcess:
             settings: of `longwatch settings`, by name.
             module: what `python -m` runs, with the arguments of `longwatch`.
             environment: further variables.
+            application: what it runs.
         """
+        self._application = application
         self.data = data
         self._module = module
         variables = {f"LONGWATCH_{name.upper()}": value for name, value in settings.items()}
@@ -62,7 +65,17 @@ class EngineProcess:
     def start(self, *, wait: bool = True) -> None:
         """Start it; with `wait`, return when its job runs."""
         self.data.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", self._module, "run", "--app", APPLICATION, "--data", str(self.data), "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            self._module,
+            "run",
+            "--app",
+            self._application,
+            "--data",
+            str(self.data),
+            "--json",
+        ]
         with self._said.open("wb") as out, (self.data.parent / f"{self.data.name}.err").open("wb") as errors:
             self._process = subprocess.Popen(
                 command,

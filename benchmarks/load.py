@@ -54,6 +54,18 @@ def slow(number: int, batch: str) -> Appended:
     return _event("slow", key, "Slow", {"id": key})
 
 
+def asked(number: int, batch: str) -> Appended:
+    """Start a run that asks a model once."""
+    key = f"a-{batch}-{number}"
+    return _event("judge", key, "Asked", {"id": key})
+
+
+def sought(number: int, batch: str) -> Appended:
+    """Start an agent."""
+    key = f"g-{batch}-{number}"
+    return _event("seek", key, "Sought", {"id": key})
+
+
 def _event(workflow: str, key: str, kind: str, data: object) -> Appended:
     entry = EventEntry(workflow, key, f"e-{key}-{kind}", "benchmark", kind, Raw(msgspec.json.encode(data)))
     return partition_of(workflow, key, PARTITIONS), write_entry(entry)

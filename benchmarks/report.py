@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from benchmarks.flood import Flood
     from benchmarks.latency import Latency
+    from benchmarks.llm import Thinking
     from benchmarks.makespan import Makespan
     from benchmarks.pure import Fold
     from benchmarks.sleepers import Answers, Restart, Sleepers
@@ -24,6 +25,7 @@ FLOOD_TARGETS = {("heap", 1): 3_000, ("rocksdb", 1): 2_000, ("heap", 2): 4_500}
 CPU_MS = 0.45
 P50_MS, P99_MS = 7, 25
 MAKESPAN_S = 1.4
+LLM_MAKESPAN_S, LLM_CPU_MS, TURN_MS = 6, 3, 10
 SLEEPERS_PER_S, GROWTH_BYTES = 5_000, 1_500
 RESTART_S = 30
 ANSWER_S = 1
@@ -39,6 +41,7 @@ class Report:
         self.floods: list[Flood] = []
         self.latency: Latency | None = None
         self.makespan: Makespan | None = None
+        self.thinking: Thinking | None = None
         self.sleepers: Sleepers | None = None
         self.restarts: list[Restart] = []
         self.answers: Answers | None = None
@@ -68,6 +71,10 @@ class Report:
             "p50_ms": latency and latency.p50_ms,
             "p99_ms": latency and latency.p99_ms,
             "makespan_s": self.makespan and self.makespan.seconds,
+            "llm_makespan_s": self.thinking and self.thinking.makespan_s,
+            "llm_cpu_ms_per_call": self.thinking and self.thinking.cpu_ms_per_call,
+            "agent_turn_ms": self.thinking and self.thinking.turn_ms,
+            "llm_of_bare": self.thinking and self.makespan and self.thinking.makespan_s / self.makespan.seconds,
             "sleepers_per_s": whole and whole.per_s,
             "bytes_per_sleeper": whole and whole.bytes_per_sleeper,
             "growth_bytes_per_sleeper": whole and whole.growth_per_sleeper,
@@ -81,6 +88,7 @@ class Report:
             "floods": self.floods,
             "latency": latency,
             "makespan": self.makespan,
+            "llm": self.thinking,
             "sleepers": sleepers,
             "restarts": self.restarts,
             "answers": self.answers,
@@ -137,6 +145,16 @@ class Report:
             host = _host(span.steal_percent, span.idle_percent)
             name = f"{span.runs:,} steps of one second at once, {span.backend}"
             rows.append((name, f"{span.seconds:.2f} s", *_most(span.seconds, MAKESPAN_S, "s"), host))
+        if each := self.thinking:
+            beside = f" ({each.makespan_s / span.seconds:.1f} of bare steps)" if span else ""
+            name = f"{each.calls:,} model calls of one second at once"
+            host = _host(each.steal_percent, each.idle_percent)
+            rows.append((name, f"{each.makespan_s:.2f} s{beside}", *_most(each.makespan_s, LLM_MAKESPAN_S, "s"), host))
+            parts = ", ".join(f"{what} {ms:.2f}" for what, ms in each.cpu_ms_by_process.items())
+            cpu = f"{each.cpu_ms_per_call:.2f} ms a call (ms: {parts})"
+            rows.append(("  CPU of the process of the steps", cpu, *_most(each.cpu_ms_per_call, LLM_CPU_MS, "ms"), ""))
+            turn = f"{each.turn_ms:.1f} ms beyond model and tool"
+            rows.append((f"a turn of an agent of {each.turns}", turn, *_most(each.turn_ms, TURN_MS, "ms"), ""))
         return rows
 
     def _sleeper_rows(self) -> list[tuple[str, ...]]:
