@@ -128,6 +128,8 @@ class Line:
     traceparent: str
     inner: str = ""
     """Of a call that keeps results: the name of the one that this is about."""
+    note: str = ""
+    """How far a call says that it is."""
     used: Used | None = None
     """What a model took."""
     again: bool = False
@@ -162,6 +164,7 @@ class Line:
             run_id=record.run,
             traceparent=record.traceparent,
             inner=record.inner,
+            note=_note(record),
             used=record.used,
             again=record.again,
             asker=f"{record.asker.workflow}/{record.asker.key}" if record.asker else "",
@@ -208,6 +211,12 @@ class Detail:
 def when(ms: int) -> datetime | None:
     """Log ms as a datetime; 0 is none."""
     return moment(ms) if ms else None
+
+
+def _note(record: Record) -> str:
+    """The words of a call that tells how far it is, and keeps nothing by that."""
+    tells = record.cause == "kept" and not record.inner and not record.ignored
+    return next((call.note for call in record.calls if tells and call.id == record.id), "")
 
 
 def plain_json(raw: msgspec.Raw) -> Any:  # noqa: ANN401 - JSON is anything

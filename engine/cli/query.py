@@ -276,6 +276,7 @@ def _result(line: Line) -> str:
         f"by {line.who}" if line.who else "",
         f"from {line.asker}" if line.asker else "",
         line.inner,
+        line.note,
         line.why,
         _used(line.used) if line.used else "",
         "what an earlier attempt of it came to is not known" if line.again else "",

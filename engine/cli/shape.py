@@ -46,6 +46,7 @@ def line_facts(line: Line, *, body: bool = False) -> dict[str, Any]:
         "took_ms": line.took_ms or None,
         "error": line.error or None,
         "inner": line.inner or None,
+        "note": line.note or None,
         "used": used_facts(line.used),
         "again": line.again,
         "asker": line.asker or None,

@@ -176,6 +176,7 @@ def test_leave_is_given_and_refused_with_a_word(call: Call) -> None:
     history = call("history", "b").out
     assert "survey; Order a survey for a barn?" in history
     assert "by ann; survey" in history
+    assert "thinks about a barn" in history
     texts = [call("show", key, "--json").lines[0]["data"]["text"] for key in "ab"]
     assert texts == ["green survey, says ann", "no survey, says ann: too dear"]
 
