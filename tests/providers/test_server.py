@@ -56,6 +56,8 @@ from tests.providers.plausible import plausible, wrong
 from tests.providers.protocol import Asked
 
 PROTOCOLS = ["chat", "responses", "anthropic"]
+TLS = httpx2.create_ssl_context()
+"""Made once: it takes longer than a test."""
 QUESTION: list[Any] = [{"role": "user", "content": "Is it safe?"}]
 
 
@@ -67,13 +69,19 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture
 async def open_ai(provider: Provider) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=provider.openai_url, api_key="sk-test", max_retries=0) as client:
+    http = httpx2.AsyncClient(verify=TLS)
+    async with openai.AsyncOpenAI(
+        base_url=provider.openai_url, api_key="sk-test", max_retries=0, http_client=http
+    ) as client:
         yield client
 
 
 @pytest.fixture
 async def claude(provider: Provider) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(base_url=provider.url, api_key="sk-test", max_retries=0) as client:
+    http = httpx2.AsyncClient(verify=TLS)
+    async with anthropic.AsyncAnthropic(
+        base_url=provider.url, api_key="sk-test", max_retries=0, http_client=http
+    ) as client:
         yield client
 
 
