@@ -72,7 +72,7 @@ class _Conversation:
         candidates = await candidates_of(thinking, self._context)
         asking = Asking(thinking, candidates, self._runner)
         asking.check_prices()
-        tools = await toolbox(thinking.tools, self._runner)
+        tools = await toolbox(thinking.tools_for(self._asked), self._runner)
         definitions = [tool.definition for tool in tools.values()]
         self._size += sum(len(json.dumps(d.parameters_json_schema)) + len(d.description or "") for d in definitions)
         self._open(asking)

@@ -25,6 +25,7 @@ from engine.llm.bounds import PriceUnknown
 from engine.llm.connections import Candidate, candidate
 from engine.llm.errors import Asked as Who
 from engine.llm.errors import Outcome, classify, judge
+from engine.llm.held import Held
 from engine.llm.model import Model
 from engine.llm.opened import OpenedModel
 from engine.llm.output import OutputForm
@@ -203,10 +204,12 @@ class Asking:
         return outcome.kind == "fallback" or (outcome.kind in {"wait", "invalid"} and self._runner.failures > 0)
 
     async def _ask(self, one: Candidate, question: Question) -> Turn | Failed:
-        parameters = question.form.parameters(one.output, list(question.tools))
+        held = Held(question.messages, question.tools, question.form) if one.output == "held" else None
         try:
-            messages = one.asked.prepare_messages(list(question.messages), parameters)
+            parameters = held.parameters() if held else question.form.parameters(one.output, list(question.tools))
+            messages = one.asked.prepare_messages(held.messages() if held else list(question.messages), parameters)
             response = await one.asked.request(messages, _settings(one, question), parameters)
+            response = held.read(response) if held else response
         except Exception as error:  # noqa: BLE001 - each is classed
             outcome = classify(error, one.who, failures=self._runner.failures)
         else:

@@ -36,8 +36,11 @@ EMBEDDED_NAME: Final = "smollm2-135m"
 PREFIX: Final = "LONGWATCH_MODEL_"
 _SPEC: Final = re.compile(r"^(embedded(:\S+)?|[a-z][\w-]*:\S+)$")
 
-Output = Literal["native", "tool"]
-"""How a model is made to answer with data: it holds itself to a JSON schema, or calls a tool that takes the answer."""
+Output = Literal["native", "tool", "held"]
+"""How a model is made to answer with data: it holds itself to a JSON schema, or calls a tool that takes the answer.
+
+`held` is for a model that knows no tool calling: its tools are in the schema too (see `engine.llm.held`).
+"""
 
 
 class ModelNotInstalledError(ImportError):
@@ -69,7 +72,7 @@ class Model:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """pydantic-ai's model settings, such as `temperature` or `max_tokens`."""
     output: Output | None = None
-    """None: as it suits the model."""
+    """None: as it suits the model; the embedded one is `held`."""
 
     def __post_init__(self) -> None:
         if not _SPEC.match(self.name):

@@ -42,16 +42,21 @@ class OutputForm:
 
     def __init__(self, step: Step[Any, Any]) -> None:
         self.is_text = step.gives is str
-        self._name = step.name
+        self.name = step.name
         self._write = step.write_output
         self._form = Arguments(step.output_type)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the answer, as an object."""
+        return self._form.schema
 
     def parameters(self, mode: Output, tools: list[ToolDefinition]) -> ModelRequestParameters:
         """What a request says of tools and answer."""
         if self.is_text:
             return ModelRequestParameters(function_tools=tools, output_mode=TEXT)
         if mode == "native":
-            schema = OutputObjectDefinition(json_schema=self._form.schema, name=self._name)
+            schema = OutputObjectDefinition(json_schema=self._form.schema, name=self.name)
             return ModelRequestParameters(function_tools=tools, output_mode="native", output_object=schema)
         taker = ToolDefinition(
             name=OUTPUT_TOOL,
@@ -87,7 +92,7 @@ class OutputForm:
             return [ModelResponse(parts=[TextPart(content=str(value))])]
         # With blanks between the parts, as models write JSON: without them a small one gives the same answer to all.
         plain = json.loads(self._write(value))
-        if mode == "native":
+        if mode != "tool":
             return [ModelResponse(parts=[TextPart(content=json.dumps(self._form.wrapped(plain)))])]
         call = ToolCallPart(OUTPUT_TOOL, self._form.wrapped(plain), tool_call_id="example")
         taken = ToolReturnPart(OUTPUT_TOOL, "Taken.", tool_call_id="example")

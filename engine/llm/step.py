@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -47,7 +47,16 @@ class Thinking:
     """How often a model may be told that its answer is not what is wanted."""
     prompt: Callable[[Any], str] | None
     examples: tuple[tuple[Any, Any], ...]
+    offers: Callable[[Any], Collection[Step[Any, Any]]] | None = None
+    """Which tools an input is offered; None: all."""
     step: Step[Any, Any] = field(init=False)
+
+    def tools_for(self, asked: Any) -> tuple[Tool, ...]:  # noqa: ANN401 - takes is the step's
+        """The tools that this input is offered."""
+        if self.offers is None:
+            return self.tools
+        names = {step.name for step in self.offers(asked)}
+        return tuple(t for t in self.tools if not isinstance(t.what, Step) or t.what.name in names)
 
     async def think(self, asked: Any, context: StepContext) -> Any:  # noqa: ANN401 - takes and gives are the step's
         """One attempt. The first one's imports take seconds: beside the loop, so that other steps go on meanwhile."""
@@ -66,6 +75,7 @@ def llm_step(
     takes: type[In],
     gives: type[Out],
     tools: Sequence[Step[Any, Any] | Tool | McpTools] = (),
+    offers: Callable[[In], Collection[Step[Any, Any]]] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     prompt: Callable[[In], str] | None = None,
     examples: Sequence[tuple[In, Out]] = (),
@@ -83,6 +93,7 @@ def llm_step(
         takes: the input's type.
         gives: the answer's type, a pydantic model or `str`. Other answers go back to the model, with what is wrong.
         tools: steps that the model may call; `asking_leave(step, ...)`; `mcp_tools(address)`.
+        offers: says of an input which of the steps among the tools it is offered; the default is all of them.
         limits: what one call of this step may use.
         prompt: makes the question of the input; the default is the input as JSON, marked as data.
         examples: questions that went before, with the answers that were wanted: a small model learns from them.
@@ -101,7 +112,7 @@ def llm_step(
         message = f"llm_step {name!r}: retries is 0 or more, timeout and total are above 0"
         raise ValueError(message)
     made = as_tools(name, tools)
-    thinking = Thinking(name, model, instructions, made, limits, retries, prompt, tuple(examples))
+    thinking = Thinking(name, model, instructions, made, limits, retries, prompt, tuple(examples), offers)
     step: Step[In, Out] = Step(
         name, thinking.think, retry, timeout, total, takes=takes, gives=gives, spends=limits.spends, model=model
     )
