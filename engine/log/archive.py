@@ -27,6 +27,7 @@ from typing import IO, NamedTuple
 from uuid import uuid4
 
 import msgspec
+from isal import isal_zlib
 from msgspec import Raw, Struct
 
 from engine.log.errors import LogError
@@ -40,8 +41,8 @@ SEGMENT_BYTES = 64 << 20
 """Of the compressed file."""
 DAY_MS = 86_400_000
 SETTLED_NS = 1_000_000_000
-LEVEL = 3
-"""On entries and records of a flood as fast as level 1, a tenth smaller; level 6 takes 2.5 times the time."""
+LEVEL = 1
+"""Of isal: on entries and records of a flood a fifth of the time of zlib's level 3, and a tenth smaller."""
 
 _HEAD = struct.Struct("<4sIBBH")
 """Of a member: magic, time, flags of the packer, system, length of the extra field."""
@@ -286,13 +287,13 @@ def _are_plain(payloads: list[bytes]) -> bool:
 
 def _pack(first: str, last: str, lines: bytes) -> bytes:
     """A gzip member (RFC 1952) whose extra field says how long it is and which positions it holds."""
-    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packer = isal_zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = packer.compress(lines) + packer.flush()
     ends = f"{first} {last}".encode()
     size = _HEAD.size + _EXTRA.size + len(ends) + len(packed) + _FOOT.size
     head = _HEAD.pack(_MAGIC, 0, 0, _UNKNOWN_SYSTEM, _EXTRA.size + len(ends))
     extra = _EXTRA.pack(_MARK, _SIZE.size + len(ends), size) + ends
-    return head + extra + packed + _FOOT.pack(zlib.crc32(lines), len(lines) & 0xFFFFFFFF)
+    return head + extra + packed + _FOOT.pack(isal_zlib.crc32(lines), len(lines) & 0xFFFFFFFF)
 
 
 def _make(folder: Path) -> None:
