@@ -203,7 +203,7 @@ def test_an_agent_of_ten_turns_is_killed_at_each_of_its_entries(
     assert run.state() == Assessed(verdict=YES)
     assert len(kept) == len(set(kept)) == 19
     assert len(run.calls(assess)) == 1 + (results < 20 or lost)
-    assert len([r for r in run.records if r.again]) == (1 if results < 20 else 0)
+    assert len([r for r in run.records if r.again]) == (results < 19 + lost)
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------
