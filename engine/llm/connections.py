@@ -46,11 +46,10 @@ LONGEST_ANSWER: Final = 4 << 20
 """Bytes of one answer of a provider; what the log keeps of it is smaller still."""
 TIMEOUT: Final = httpx2.Timeout(3600.0, connect=10.0, pool=None)
 """An attempt's own timeout is the step's."""
-POOLS: Final = 32
-"""A pool looks at all its connections for each request: many small ones are quick with thousands of requests."""
-BUSY: Final = 64
-"""Requests in one pool, before the next one is used."""
-CONNECTIONS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30.0)
+BUSY: Final = 8
+"""Requests in one pool, before the next one is used. A pool looks at all its connections for each request, so many
+small ones are quick with thousands of requests at once."""
+CONNECTIONS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=15.0)
 OUTAGES: Final = 3
 """So many without an answer between them, and a provider is down: its fallbacks are asked before it."""
 LONGEST_PAUSE_S: Final = 60.0
@@ -146,7 +145,9 @@ async def connected(
 def candidate(who: Who, model: Model, asked: Asked) -> Candidate:
     """A model with the ways that suit it."""
     settings = cast("ModelSettings", dict(model.settings))
-    by_itself: Output = "native" if asked.profile.get("supports_json_schema_output", False) else "tool"
+    by_itself: Output = (
+        "held" if model.is_embedded else "native" if asked.profile.get("supports_json_schema_output", False) else "tool"
+    )
     price = Price(0, 0) if model.is_embedded and model.price is None else model.price
     return Candidate(who, asked, settings, model.output or by_itself, price, model.base_url)
 
@@ -154,7 +155,7 @@ def candidate(who: Who, model: Model, asked: Asked) -> Candidate:
 def _candidate(who: Who, model: Model, http: httpx2.AsyncClient) -> Candidate:
     key = _key(who) if who.key_setting else None
     if model.is_embedded:
-        return candidate(who, model, _embedded(model, key, http))
+        return replace(candidate(who, model, _embedded(model, key, http)), is_idempotent=True)
     asked = infer_model(model.name, lambda name: _provider(name, model.base_url, key, http))
     return replace(candidate(who, model, asked), is_idempotent=who.provider in OPENAI)
 
@@ -237,11 +238,14 @@ class _Pools(httpx2.AsyncBaseTransport):
     """Many pools of connections: the first that is not busy, so that a quiet worker uses the same ones again."""
 
     def __init__(self) -> None:
-        context = httpx2.create_ssl_context()
-        self._pools = [_Pool(httpx2.AsyncHTTPTransport(verify=context, limits=CONNECTIONS)) for _ in range(POOLS)]
+        self._context = httpx2.create_ssl_context()
+        self._pools: list[_Pool] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        pool = next((p for p in self._pools if p.busy < BUSY), None) or min(self._pools, key=lambda p: p.busy)
+        pool = next((pool for pool in self._pools if pool.busy < BUSY), None)
+        if pool is None:
+            pool = _Pool(httpx2.AsyncHTTPTransport(verify=self._context, limits=CONNECTIONS))
+            self._pools.append(pool)
         return await pool.send(request)
 
     async def aclose(self) -> None:

@@ -25,7 +25,7 @@ class McpTools:
     """Of one call, while the server cannot be reached; then the model is told so."""
 
     async def listed(self) -> list[dict[str, Any]]:
-        """Name, description and schema of each tool, in the order of their names.
+        """Name, description and schema of each tool of the server, in the order of their names.
 
         Raises:
             TryAgain: the server is not there.
@@ -38,12 +38,12 @@ class McpTools:
         except Exception as error:
             message = f"the MCP server at {self.address} does not say its tools: {type(error).__name__}"
             raise TryAgain(message, outage=True) from error
-        tools = [
-            {"name": t.name, "description": t.description or "", "schema": t.input_schema}
-            for t in found
-            if not self.only or t.name in self.only
-        ]
+        tools = [{"name": t.name, "description": t.description or "", "schema": t.input_schema} for t in found]
         return sorted(tools, key=lambda tool: tool["name"])
+
+    def offers(self, name: str) -> bool:
+        """Whether a tool of the server is one of these."""
+        return not self.only or name in self.only
 
     async def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """What a tool answers, as text, and whether it is an error in the server's eyes."""

@@ -199,13 +199,16 @@ async def toolbox(tools: tuple[Tool, ...], runner: Runner) -> dict[str, Runnable
         ToolsClash: two have one name.
     """
     made: list[Runnable] = []
+    servers: dict[str, list[dict[str, Any]]] = {}
     for tool in tools:
         if isinstance(tool.what, Step):
             made.append(_step_tool(tool.what, tool))
             continue
         server = tool.what
-        listed = await runner.once(f"tools of {server.address}", server.listed, list[dict[str, Any]])
-        made += [McpTool(one, server, tool) for one in listed]
+        if server.address not in servers:
+            name = f"tools of {server.address}"
+            servers[server.address] = await runner.once(name, server.listed, list[dict[str, Any]])
+        made += [McpTool(one, server, tool) for one in servers[server.address] if server.offers(one["name"])]
     found: dict[str, Runnable] = {}
     for one in made:
         if one.name in found or one.name == OUTPUT_TOOL:
