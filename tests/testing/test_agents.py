@@ -9,6 +9,7 @@ import pytest
 
 from engine import Raise
 from engine.testing import NotFaked, ProviderError, Simulation, Simulations
+from tests.testing.folded import FoldedLog
 from tests.testing.survey import (
     YES,
     Assessed,
@@ -204,6 +205,24 @@ def test_an_agent_of_ten_turns_is_killed_at_each_of_its_entries(
     assert len(kept) == len(set(kept)) == 19
     assert len(run.calls(assess)) == 1 + (results < 20 or lost)
     assert len([r for r in run.records if r.again]) == (results < 19 + lost)
+
+
+# -- recordings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_recorded_agent_is_played_without_a_model_and_its_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, first = FoldedLog(monkeypatch), Simulation(paid)
+    first.fake(weather_on, lambda place: Weather(rain_mm=1))
+    first.fake_model("assessor", answers=[ASKS, YES])
+    first.send(BONN)
+    run = Simulation(paid)
+    run.play(log.recorded(first))
+    run.send(BONN)
+
+    assert run.state() == first.state() == Assessed(verdict=YES)
+    assert turns(run) == turns(first) == ["turn 1", "weather_on 1.1", "turn 2"]
+    assert run.calls(weather_on) == []
+    assert run.budget() == first.budget()
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------
