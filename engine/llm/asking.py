@@ -117,6 +117,8 @@ async def candidates_of(thinking: Thinking, context: StepContext) -> tuple[Candi
     found = context.resources.get(f"model:{thinking.model}")
     if isinstance(found, OpenedModel):
         return await found.candidates()
+    if isinstance(found, tuple) and all(isinstance(one, Candidate) for one in found):
+        return found
     if isinstance(found, Asked):
         model = Model(f"test:{found.model_name}")
         return (candidate(Who(thinking.model, model.name), model, found),)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from engine import Limits, Model, NeverAgain, Price, Retry, Step, StepHalts, TryAgain, llm_step, step
+from engine import Limits, Model, NeverAgain, Price, Retry, Step, StepHalts, llm_step, step
 from engine.limits.outcome import OK, Outage
 from tests.llm.memory import Call, Moment
 from tests.providers import (
@@ -294,8 +294,8 @@ async def test_money_is_bounded(provider: Provider) -> None:
     provider.default = SameToolForEver()
     call = Call()
 
+    agent = assess(tools=[look_up], limits=Limits(calls=1_000, eur="0.01"))
     with pytest.raises(NeverAgain, match=r"has cost .* EUR, its limit is 0\.01") as raised:
-        agent = assess(tools=[look_up], limits=Limits(calls=1_000, eur="0.01"))
         await ask(model(provider, price=Price(10, 10)), call, agent)
 
     assert type(raised.value).__name__ == "TooDear"
@@ -376,4 +376,4 @@ async def test_a_retry_of_the_step_ends_what_never_gets_better(provider: Provide
     with pytest.raises(AssertionError):
         await ask(model(provider), call, assess(retry=Retry(attempts=3)), tries=3)
 
-    assert all(isinstance(w, TryAgain) and not w.outage for w in call.waits)
+    assert [w.outage for w in call.waits] == [False] * 3
