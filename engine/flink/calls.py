@@ -106,9 +106,13 @@ class Calls:
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Run these attempts, except those in flight already. One takes the place of an earlier one of its call."""
-        fresh = [r for r in requests if r.attempt not in self._known]
+        known, fresh = self._known, []
+        for request in requests:
+            name = request.attempt
+            if name not in known:
+                known.add(name)
+                fresh.append(request)
         if fresh:
-            self._known.update(r.attempt for r in fresh)
             self._loop.call_soon_threadsafe(self._begin, fresh)
 
     def cancel(self, calls: Iterable[tuple[RunId, CallId]]) -> None:
@@ -242,7 +246,8 @@ class Calls:
         else:
             self._answered(flight, wall, began, output)
         finally:
-            self._land(flight)
+            if not flight.gone:
+                self._land(flight)
             if flight.passes is not None:
                 self._leave(flight)
 
@@ -278,11 +283,11 @@ class Calls:
 
     def _land(self, flight: Flight) -> None:
         """It is over; the call may be in flight again with another attempt."""
-        request = flight.request
-        name = request.call.run, request.call.id
+        call = flight.request.call
+        name = call.run, call.id
         if self._flights.get(name) is flight:
             del self._flights[name]
-            self._known.discard(request.attempt)
+        self._known.discard((call.run, call.id, call.attempt))
 
     def _leave(self, flight: Flight) -> None:
         """Give back what it was let in by; a thread that goes on keeps it until it ends."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from engine import Application, Final, State, StepContext, Workflow, runs, step
 from engine.core.model import Event
-from engine.core.steps import Leave, Limit, NeverAgain, StepHalts, TryAgain
+from engine.core.steps import Leave, Limit, NeverAgain, Retry, Step, StepHalts, TryAgain
 
 SEEN: list[str] = []
 BEGUN = threading.Semaphore(0)
@@ -165,6 +165,40 @@ async def share(id: str, context: StepContext) -> str:
     return " ".join(f"{name}={value}" for name, value in context.resources.items())
 
 
+@step(timeout=timedelta(seconds=0.1))
+async def late(id: str, context: StepContext) -> str:
+    async def work() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    return await context.once("the slow one", work)
+
+
+async def _think(id: str, context: StepContext) -> str:
+    """Two turns with a model; the second waits for a pass much longer than the step's time limit."""
+    runner: Any = context.runner
+    async with runner.passing("model:thinker", tokens=10):
+        SEEN.append(f"{id} first")
+        BEGUN.release()
+        await opened(id)
+    async with runner.passing("model:thinker", tokens=10):
+        SEEN.append(f"{id} second")
+    return id
+
+
+think: Step[str, str] = Step("think", _think, Retry(), timedelta(seconds=30), None, model="thinker")
+
+
+class Thinker:
+    """A model as the application knows it."""
+
+    limits = Limit(calls=1)
+
+    @asynccontextmanager
+    async def opened(self, name: str) -> AsyncIterator[str]:
+        yield name
+
+
 async def look_up(id: str) -> str | None:
     SEEN.append(f"{id} looked up")
     return "found" if id == "done" else None
@@ -218,4 +252,8 @@ def resource(name: str) -> Any:
 
 
 workflow = Workflow("lingering", start=begin, states=[Lingering, Over])
-application = Application(workflows=[workflow], resources={name: resource(name) for name in ("first", "second")})
+application = Application(
+    workflows=[workflow],
+    resources={name: resource(name) for name in ("first", "second")},
+    models={"thinker": Thinker()},
+)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,14 @@ def test_a_failure_says_which_part_it_was(calls: Calls, log: RedisLog) -> None:
 
     assert part.name == "part 1"
     assert (failure.inner, failure.error, failure.message) == ("part 2", "ValueError", "the line is cut")
+
+
+def test_a_part_that_takes_too_long_is_named(calls: Calls, log: RedisLog) -> None:
+    calls.submit([request("late")])
+
+    (failure,) = appended(log)
+
+    assert (failure.error, failure.inner) == ("Timeout", "the slow one")
 
 
 def test_a_name_that_is_used_twice_halts(calls: Calls, log: RedisLog) -> None:
@@ -362,6 +372,34 @@ def test_calls_wait_at_the_limit_of_their_step(calls: Calls, log: RedisLog) -> N
     assert not calls.in_flight
 
 
+def test_at_a_model_those_that_have_begun_go_first(calls: Calls, log: RedisLog) -> None:
+    calls.submit([request("think", "x")])
+    BEGUN.acquire()
+    calls.submit([request("think", "y"), request("think", "z", kept={"turn 1": b"1"})])
+    for name in ("x", "y", "z"):
+        GO[name].set()
+
+    assert len(outputs(appended(log, last(ResultEntry, 3)))) == 3
+    assert [line for line in SEEN if line.endswith("first")] == ["x first", "z first", "y first"]
+
+
+async def test_waiting_for_a_pass_takes_nothing_off_the_time_limit() -> None:
+    class Loop:
+        @asynccontextmanager
+        async def passing(self, flight: Flight, gate: str, tokens: int) -> AsyncIterator[None]:
+            assert flight.deadline == float("inf")
+            yield
+
+    flight = Flight(request("three"), calling.three, None, 5.0)  # type: ignore[arg-type]  # nothing runs
+    runner = Attempt(Loop(), flight, {})  # type: ignore[arg-type]  # it passes, and that is asked for alone
+
+    async with runner.passing("model:a"), runner.passing("model:b"):
+        within = flight.deadline
+
+    assert 5.0 <= within <= flight.deadline
+    assert math.isfinite(flight.deadline)
+
+
 # What steps share, and what is looked up ------------------------------------------------------------------------------
 
 
@@ -374,7 +412,7 @@ def test_resources_are_made_once_in_order_and_closed_in_reverse(calls: Calls, lo
     calls.stop(seconds=10)
 
     assert (failure.error, failure.message) == ("ConnectionError", "not yet")
-    assert outputs(found) == [b'"first=first second=second"'] * 2
+    assert outputs(found) == [b'"first=first second=second model:thinker=thinker"'] * 2
     made = ["first asked for", "second asked for", "second asked for"]
     assert [*made, "second closed", "first closed"] == TRIES
 
