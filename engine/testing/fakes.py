@@ -30,6 +30,16 @@ class Fakes:
         self.recorded: dict[str, Played] = {}
         """What is played, by step."""
 
+    def fake(self, step: str, answer: Callable[[Any], Any]) -> None:
+        """The last word on a step counts."""
+        self.real.discard(step)
+        self.answers[step] = answer
+
+    def make_real(self, step: str) -> None:
+        """Likewise."""
+        self.answers.pop(step, None)
+        self.real.add(step)
+
     def is_real(self, step: Step[Any, Any]) -> bool:
         """Whether it runs, since the test said so or has said what is needed for it."""
         return step.name in self.real or step.name in self.recorded or (bool(step.model) and step.model in self.models)

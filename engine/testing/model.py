@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.core.steps import Call
-from engine.llm.model import Model
+from engine.llm.model import Model, ModelNotInstalledError
 from engine.llm.opened import OpenedModel
 from engine.llm.price import Price
 from engine.testing.thinking import NotFaked
@@ -37,16 +37,25 @@ class FakedModel(OpenedModel):
         self._made: tuple[Candidate, ...] = ()
 
     async def candidates(self) -> tuple[Candidate, ...]:
-        """Itself, without a fallback."""
+        """Itself, without a fallback.
+
+        Raises:
+            NotFaked: the extra is not installed.
+        """
         if not self._made:
+            self._made = (self._candidate(),)
+        return self._made
+
+    def _candidate(self) -> Candidate:
+        try:
             from pydantic_ai.models.function import FunctionModel  # noqa: PLC0415 - an extra
 
             from engine.llm.connections import candidate  # noqa: PLC0415 - likewise
             from engine.llm.errors import Who  # noqa: PLC0415 - likewise
-
-            model = self._said_to_be
-            self._made = (candidate(Who(self.name, model.name), model, FunctionModel(self._answer)),)
-        return self._made
+        except ImportError as missing:
+            raise NotFaked(f"{ModelNotInstalledError()} ({missing})") from missing
+        model = self._said_to_be
+        return candidate(Who(self.name, model.name), model, FunctionModel(self._answer))
 
     def settled(self) -> None:
         """What was said is on the log, or has failed for good: it is not said again."""

@@ -42,14 +42,14 @@ class Stage:
 
         A step that `ask` made is faked the same way, and so is a tool of an agent.
         """
-        self._world.fakes.answers[step.name] = answer
+        self._world.fakes.fake(step.name, answer)
 
     def real(self, step: Step[Any, Any], *, resources: Mapping[str, Any] | None = None) -> None:
         """Run `step` as it is written, with these `resources` in its context.
 
         What it keeps with `once`, and whom it asks, goes through the log as in an engine. Its timeout is not watched.
         """
-        self._world.fakes.real.add(step.name)
+        self._world.fakes.make_real(step.name)
         self._world.fakes.shared.update(resources or {})
 
     def fake_model(
@@ -85,6 +85,7 @@ class Stage:
             if name not in steps:
                 message = f"the recording is of a step {name!r}, which no workflow here has"
                 raise NothingRecorded(message)
+            self._world.fakes.make_real(name)
             self._world.fakes.recorded[name] = Played(name, [c for c in recording.calls if c.step == name])
             if model := steps[name].model:
                 self._world.fakes.models.setdefault(model, FakedModel(model, [], CHEAP))
