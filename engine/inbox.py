@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -193,8 +193,7 @@ def choices(
 ) -> tuple[Choice, ...]:
     """What may be answered: to a call one thing, to a state each event that it handles."""
     if call and schema:
-        told = msgspec.json.decode(schema)
-        return (Choice(str(told.get("title", "")) or name, told),) if isinstance(told, dict) else (Choice(name, {}),)
+        return (_told(name, schema),)
     if call:
         return (RAISE,) if (group, name) == (GROUP, NAME) else (Choice(name, {}),)
     found = workflow_of(application, workflow)
@@ -202,11 +201,19 @@ def choices(
     if found is None or spec is None:
         return ()
     events = {n: h.event for n, h in spec.events.items() if h.event and not issubclass(h.event, Question)}
-    return tuple(
-        Choice(n, event.model_json_schema(), event, key_path=found.key_path(n))
-        for n, event in events.items()
-        if n != SPENT
-    )
+    return tuple(_choice(event, found.key_path(n)) for n, event in events.items() if n != SPENT)
+
+
+@lru_cache(maxsize=1000)
+def _told(name: str, schema: str) -> Choice:
+    found = msgspec.json.decode(schema)
+    return Choice(str(found.get("title", "")) or name, found) if isinstance(found, dict) else Choice(name, {})
+
+
+@lru_cache(maxsize=1000)
+def _choice(event: type[Event], key_path: str) -> Choice:
+    """Made once: a schema costs as much as a hundred rows of the inbox."""
+    return Choice(event.__name__, event.model_json_schema(), event, key_path=key_path)
 
 
 RAISE: Final = Choice("Raise", Raise.model_json_schema(), model=Raise)
