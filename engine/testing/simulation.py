@@ -132,10 +132,8 @@ class Simulation(Stage, Generic[E]):
 
     def _written(self, asks: Asks, answer: object) -> Raw:
         """The answer's JSON, checked as a client checks it."""
-        if asks.group == GROUP and answer == "no":
-            answer = Raise()
-        elif isinstance(answer, str) and answer in LEAVE and msgspec.json.decode(asks.schema) == LEAVE_SCHEMA:
-            answer = LEAVE[answer]
+        if isinstance(answer, str):
+            answer = _meant(asks, answer)
         item = next(i for i in items_of(self.records[-1], None) if (i.call, i.name) == (asks.call, asks.name))
         try:
             return Raw(checked(item, item.choices[0], to_jsonable_python(answer)))
@@ -217,3 +215,10 @@ class Simulation(Stage, Generic[E]):
     def finished(self) -> bool:
         """Whether it has reached a `Final`, or was cancelled."""
         return bool(self.records) and self.records[-1].status == "finished"
+
+
+def _meant(asks: Asks, word: str) -> object:
+    """What "yes" and "no" stand for here."""
+    if asks.group == GROUP:
+        return Raise() if word == "no" else word
+    return LEAVE.get(word, word) if msgspec.json.decode(asks.schema) == LEAVE_SCHEMA else word

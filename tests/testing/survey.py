@@ -110,3 +110,28 @@ tight = Workflow(
 )
 
 YES = Verdict(plausible=True, reason="it rained")
+
+
+class Comparing(State):
+    """Two opinions at once, which the budget of a run does not pay for."""
+
+    town: str
+
+    @runs(assess, assess)
+    def opinions(self) -> tuple[Place, Place]:
+        return Place(town=self.town), Place(town=self.town)
+
+    @opinions.done
+    def compared(self, one: Verdict, other: Verdict) -> Assessed:
+        return Assessed(verdict=other)
+
+    @opinions.failed
+    def failed(self, failure: StepFailed) -> Unassessed:
+        return Unassessed(why=failure.type, words=failure.error)
+
+
+def compare(event: Reported) -> Comparing:
+    return Comparing(town=event.town)
+
+
+poor = Workflow("poor", start=compare, states=[Comparing, Assessed, Unassessed], budget=Budget(run=Amount(eur="0.03")))

@@ -22,6 +22,7 @@ from tests.testing.survey import (
     damage,
     order_survey,
     paid,
+    poor,
     tight,
     weather_on,
 )
@@ -238,6 +239,32 @@ def test_what_a_model_used_is_settled() -> None:
     assert budget.tokens == used.tokens > 0
     assert budget.cost == used.cost == account.spent.cost
     assert (budget.reserved_cost, account.reserved.cost) == (0, 0)
+
+
+def test_a_run_whose_budget_is_spent_asks_and_hears_a_no() -> None:
+    run = Simulation(poor)
+    run.fake_model("assessor", answers=[YES])
+    run.send(BONN)
+    (asked,) = run.inbox()
+    assert asked.group == "budgets"
+    with pytest.raises(ValueError, match="is no answer to"):
+        run.answer("yes")
+    run.answer("no", who="boss")
+
+    state = run.state()
+    assert isinstance(state, Unassessed)
+    assert (state.why, state.words) == ("BudgetRefused", "boss gave no more")
+    assert len(run.calls(assess)) == 1
+
+
+def test_a_person_raises_the_budget_of_a_run() -> None:
+    run = Simulation(poor)
+    run.fake_model("assessor", answers=[YES, YES])
+    run.send(BONN)
+    run.answer(Raise(eur=Decimal("0.02")), who="boss")
+
+    assert run.state() == Assessed(verdict=YES)
+    assert run.budget().more_cost == 20_000
 
 
 def test_a_shared_budget_that_is_spent_asks_people() -> None:

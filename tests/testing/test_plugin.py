@@ -11,8 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TESTS = """
 from engine import Application
+from engine.testing import plugin
 from engine.testing import Simulation, Simulations
 from tests.testing.office import ROME, Approved, Trips, ask_trips, book, customer, trip
+
+plugin.PROVIDERS = "tests.providers"  # until it has moved
 
 
 def test_one_run(simulate):
@@ -27,6 +30,11 @@ def test_one_run(simulate):
 
 def test_all_runs(simulate):
     assert type(simulate(Application(workflows=[trip, customer]))) is Simulations
+
+
+def test_a_provider(providers):
+    one, other = providers(), providers()
+    assert one.url != other.url
 
 
 def test_that_fails(simulate):
@@ -47,7 +55,7 @@ def test_a_failed_test_tells_what_its_runs_did(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert "1 failed, 2 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "1 failed, 3 passed" in ran.stdout, ran.stdout + ran.stderr
     assert "history of trip/rome" in ran.stdout
     assert "event TripWanted" in ran.stdout
     assert "Looking -> Deciding" in ran.stdout
