@@ -22,7 +22,7 @@ import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -36,6 +36,7 @@ from engine.core.partition import partition_of
 from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
 from engine.flink.attempt import Attempt, AttemptId, Flight, Request, Said, written
 from engine.flink.entrance import BLOCKING_THREADS, Entrance, Passes
+from engine.flink.resources import Resources
 from engine.limits import OK, Outage, Pass
 from engine.log.protocol import Header
 from engine.log.redis_appender import RedisAppender
@@ -81,10 +82,7 @@ class Calls:
         self._appender: RedisAppender | None = None
         self._entrance: Entrance | None = None
         self._pool: ThreadPoolExecutor | None = None
-        self._stack = AsyncExitStack()
-        self._makers = application.worker_resources()
-        self._resources: dict[str, Any] = {}
-        self._making = asyncio.Lock()
+        self._resources = Resources(application.worker_resources())
         self._swept = time.monotonic()
         self._failure: BaseException | None = None
         self.sign_of_life = time.monotonic()
@@ -166,22 +164,28 @@ class Calls:
         self._entrance = Entrance(self._application, self._url, self._worker_name, self._epoch, self._enter)
 
     def _close(self) -> None:
-        for task in (tasks := asyncio.all_tasks(self._loop)):
-            task.cancel()
+        """End the steps, then what they share, then everything else."""
         try:
-            if tasks:
-                self._loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_SECONDS))
+            self._end_tasks(self._workers)
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
-            self._loop.run_until_complete(self._stack.aclose())
+            self._loop.run_until_complete(self._resources.close())
             if self._entrance is not None:
                 self._loop.run_until_complete(self._entrance.close())
             if self._appender is not None:
                 self._loop.run_until_complete(self._appender.close())
+            self._end_tasks(asyncio.all_tasks(self._loop))
         except Exception:
             logger.exception("a resource did not close")
         finally:
             self._loop.close()
+
+    def _end_tasks(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        ending = list(tasks)
+        for task in ending:
+            task.cancel()
+        if ending:
+            self._loop.run_until_complete(asyncio.wait(ending, timeout=GRACE_SECONDS))
 
     def _begin(self, requests: list[Request]) -> None:
         assert self._entrance is not None  # noqa: S101 - opened before the first call
@@ -325,7 +329,7 @@ class Calls:
             return found
         context = []
         if step.takes_context:
-            resources = await self._shared()
+            resources = await self._resources.get()
             flight.runner = Attempt(self, flight, resources)
             context.append(flight.runner.context)
         if step.blocking:
@@ -337,15 +341,6 @@ class Calls:
             self._pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="longwatch-step")
         flight.thread = self._pool.submit(contextvars.copy_context().run, _called, function, *arguments)
         return await asyncio.wrap_future(flight.thread)
-
-    async def _shared(self) -> Mapping[str, Any]:
-        """What steps share, made when the first one asks for it. What could be made stays when another could not."""
-        if len(self._resources) < len(self._makers):
-            async with self._making:
-                for name, make in self._makers.items():
-                    if name not in self._resources:
-                        self._resources[name] = await self._stack.enter_async_context(make())
-        return self._resources
 
     def _raised(self, flight: Flight, wall: float, began: float, error: BaseException) -> None:
         """A step that did not answer."""

@@ -245,8 +245,10 @@ def resource(name: str) -> Any:
         if name in FAILING:
             FAILING.remove(name)
             raise ConnectionError("not yet")
+        entered = asyncio.current_task()
         yield name
-        TRIES.append(f"{name} closed")
+        by = "the same task" if asyncio.current_task() is entered else "another task"
+        TRIES.append(f"{name} closed by {by}")
 
     return make
 

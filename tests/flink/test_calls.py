@@ -414,7 +414,7 @@ def test_resources_are_made_once_in_order_and_closed_in_reverse(calls: Calls, lo
     assert (failure.error, failure.message) == ("ConnectionError", "not yet")
     assert outputs(found) == [b'"first=first second=second model:thinker=thinker"'] * 2
     made = ["first asked for", "second asked for", "second asked for"]
-    assert [*made, "second closed", "first closed"] == TRIES
+    assert [*made, "second closed by the same task", "first closed by the same task"] == TRIES
 
 
 @pytest.mark.parametrize(
