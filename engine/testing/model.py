@@ -51,7 +51,7 @@ class FakedModel(OpenedModel):
             from pydantic_ai.models.function import FunctionModel  # noqa: PLC0415 - an extra
 
             from engine.llm.connections import candidate  # noqa: PLC0415 - likewise
-            from engine.llm.errors import Who  # noqa: PLC0415 - likewise
+            from engine.llm.errors import Asked as Who  # noqa: PLC0415 - likewise
         except ImportError as missing:
             raise NotFaked(f"{ModelNotInstalledError()} ({missing})") from missing
         model = self._said_to_be
