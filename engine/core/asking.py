@@ -71,11 +71,12 @@ def answered(fold: Fold, entry: AnswerEntry) -> str:
         return "answered already, or no longer asked: nothing here waits for this answer"
     if why := taken_by_other(fold.snap, entry.who):
         return why
-    fold.snap.taken = ""
     if entry.name == spending.NAME:
-        if not spending.raised(fold, call, entry):
-            fold.lost(call, "BudgetRefused", f"{entry.who} gave no more")
+        if why := spending.raised(fold, call, entry):
+            return why
+        fold.snap.taken = ""
         return ""
+    fold.snap.taken = ""
     output = Raw(msgspec.json.encode({"who": entry.who, "answer": entry.answer}))
     fold.launch(_keep(fold, call, entry.name, output, asks=None, status="running", attempt=call.attempt + 1))
     return ""

@@ -669,9 +669,9 @@ class Fold:
     def _start_queued(self, work: str) -> None:
         queued = next((c for c in self.snap.calls if c.work == work and c.status == "queued"), None)
         if queued is not None:
-            self._pay(queued)
+            self.pay(queued)
 
-    def _pay(self, call: Pending) -> None:
+    def pay(self, call: Pending) -> None:
         """Have it run, if it can be paid for."""
         step = self.workflow.steps.get(call.step)
         paid = msgspec.structs.replace(call, status="running") if step is None else spending.pay(self, call, step)
@@ -839,7 +839,7 @@ class Fold:
                 self.put(msgspec.structs.replace(new, status="asked", error=""))
                 self._ask(step, new)
             else:
-                self._pay(new)
+                self.pay(new)
         return "" if again else "no call of this run waits for another attempt"
 
     def _halted(self, held: Sequence[Held]) -> Reaction:
@@ -880,7 +880,15 @@ class Fold:
             held = self._skip(held)
         if self._settle(self.place.position):
             self._fold_held(held)
+        self._begin_again()
         return self._done()
+
+    def _begin_again(self) -> None:
+        """Start what was in flight when the run halted: an engine that was started meanwhile has left it alone."""
+        started = {c.id for c in self.commands if isinstance(c, StartCall)}
+        for call in self.snap.calls if self.snap.halted is None else ():
+            if call.status == "running" and call.id not in started:
+                self.commands.append(msgspec.structs.replace(_start(self.snap.run, call), again=True))
 
     def _fold_held(self, held: Sequence[Held]) -> None:
         for done, item in enumerate(held):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
+from pydantic import ValidationError
 
 from engine.core import account
 from engine.core.budget import lacking, micro
@@ -80,21 +81,23 @@ def broke(fold: Fold, call: Pending, budget: str, why: str) -> Pending:
     return msgspec.structs.replace(call, status="asking", asks=asks)
 
 
-def raised(fold: Fold, call: Pending, entry: AnswerEntry) -> bool:
-    """A person says how much more; False: no more."""
-    more = Raise.model_validate_json(bytes(entry.answer))
+def raised(fold: Fold, call: Pending, entry: AnswerEntry) -> str:
+    """A person says how much more, for this call and others of the run that wait for the same; or no more."""
+    try:
+        more = Raise.model_validate_json(bytes(entry.answer))
+    except ValidationError as error:
+        return f"the answer is no Raise: {error.errors()[0]['msg']}"
     if more.eur <= 0 and more.tokens <= 0:
-        return False
+        fold.lost(call, "BudgetRefused", f"{entry.who} gave no more")
+        return ""
     spent = fold.snap.spent or Spent()
     fold.snap.spent = msgspec.structs.replace(
         spent, more_tokens=spent.more_tokens + more.tokens, more_cost=spent.more_cost + micro(more.eur)
     )
-    paid = pay(fold, call, fold.workflow.steps[call.step])
-    if paid.status == "running":
-        fold.launch(paid)
-    else:
-        fold.put(paid)
-    return True
+    for one in fold.snap.calls:
+        if one.asks is not None and one.asks.name == NAME:
+            fold.pay(one)
+    return ""
 
 
 def settle(fold: Fold, call: Pending) -> None:

@@ -204,6 +204,21 @@ def test_where_nobody_handles_it_the_call_waits_until_a_person_gives_more() -> N
     assert run.record.to == "Over"
 
 
+def test_one_answer_serves_every_call_of_the_run_and_a_bad_one_none() -> None:
+    workflow = Workflow("both", start=wait_both, states=[Both, Over], budget=Budget(run=Amount(eur="0.20")))
+    run = Run(workflow)
+    run.send(Filed(text="x"))
+    keep(run, run.call("assess"), 0, used(20 * CENT))
+    run.result(run.call("assess"), 1)
+    (asks,) = run.record.asks
+
+    run.fold(AnswerEntry("both", "k", asks.call, "budget", "ann", Raw(b'{"eur":"much"}')))
+    assert "the answer is no Raise" in run.record.ignored
+    assert run.record.asks
+    raise_budget(run, asks.call, "0.20")
+    assert run.call("judge").id == asks.call
+
+
 def test_a_person_may_give_no_more() -> None:
     workflow = Workflow("both", start=wait_both, states=[Both, Over], budget=Budget(run=Amount(eur="0.30")))
     run = Run(workflow)
