@@ -67,6 +67,8 @@ class StartCall(Struct, frozen=True, gc=False):
     kept: int = 0
     """How many results of it are kept: they are to be handed in."""
     failures: int = 0
+    again: bool = False
+    """It was in flight when the run halted: it may still be, or have begun in an engine that is gone."""
 
 
 class Keep(NamedTuple):

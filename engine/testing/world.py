@@ -141,7 +141,7 @@ class World:
     def _carry_out(self, run: MemoryRun, command: Command) -> None:  # noqa: C901 - one case a command
         match command:
             case StartCall():
-                self._attempts.append(MemoryAttempt(self, run, command, again=False))
+                self._attempts.append(MemoryAttempt(self, run, command, again=command.again))
             case CancelCall():
                 self._drop(a for a in self._attempts if a.run is run and a.call.id == command.id)
             case Keep():

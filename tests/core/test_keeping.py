@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 from engine import Event, Final, Retry, State, StepContext, StepFailed, Workflow, after, on, runs, step
-from engine.core.entry import FailureEntry, KeptEntry, Kind, Used
+from engine.core.entry import FailureEntry, KeptEntry, Kind, Order, Used
 from engine.core.reaction import CancelCall, Forget, Keep, Reaction, StartCall
 from engine.core.record import PendingCall
 from engine.core.transition import running_calls
@@ -35,6 +35,10 @@ class Stopped(Event):
     pass
 
 
+class Poked(Event):
+    hard: bool = True
+
+
 class Writing(State):
     text: str
 
@@ -53,6 +57,13 @@ class Writing(State):
     @on
     def stopped(self, event: Stopped) -> Left:
         return Left()
+
+    @on
+    def poked(self, event: Poked) -> Writing:
+        if event.hard:
+            message = "ouch"
+            raise ValueError(message)
+        return self
 
     @after(days=2)
     def late(self) -> Left:
@@ -402,3 +413,47 @@ def test_a_time_that_came_while_the_run_was_halted_ends_it_after_it_goes_on(run:
 
     assert run.record.to == "Left"
     assert run.record.cause == "timer"
+
+
+@pytest.mark.parametrize("order", ["resume", "skip"])
+def test_what_was_in_flight_when_the_run_halted_is_started_when_it_goes_on(run: Run, order: Order) -> None:
+    """An engine that was started in the meantime has not begun it: the run was halted. Where it runs, it runs once."""
+    call = run.call()
+    keep(run, call, 0)
+    run.send(Poked())
+    assert running_calls(run.stored or b"") == []
+    run.order(order)
+    if order == "resume":
+        assert run.made(StartCall) == []
+        run.order("skip")
+    (again,) = run.made(StartCall)
+
+    assert (again.id, again.attempt, again.kept, again.again) == (call.id, 1, 1, True)
+    assert [c.id for c in running_calls(run.stored or b"")] == [call.id]
+
+
+def test_what_came_to_its_end_while_the_run_was_halted_is_not_started_again(run: Run) -> None:
+    call = run.call()
+    run.send(Poked())
+    run.result(call, 7)
+    run.order("skip")
+
+    assert run.record.to == "Written"
+    assert run.made(StartCall) == []
+
+
+def test_what_failed_while_the_run_was_halted_waits_as_its_retry_says(run: Run) -> None:
+    call = run.call()
+    run.send(Poked())
+    fail(run, call)
+    run.order("skip")
+
+    assert run.made(StartCall) == []
+    assert shown(run).status == "waiting"
+
+
+def test_a_cancelled_run_starts_nothing(run: Run) -> None:
+    run.send(Poked())
+    run.order("cancel")
+
+    assert run.made(StartCall) == []
