@@ -105,7 +105,9 @@ def used_of(kept: Kept) -> Used:
 
 
 def _kept(turn: Turn) -> Kept:
-    return {"used": msgspec.to_builtins(turn.used), "response": RESPONSE.dump_python(turn.response, mode="json")}
+    """Without the address that was asked, which may hold a password."""
+    response = RESPONSE.dump_python(turn.response, mode="json", exclude={"provider_url"}, exclude_none=True)
+    return {"used": msgspec.to_builtins(turn.used), "response": response}
 
 
 async def candidates_of(thinking: Thinking, context: StepContext) -> tuple[Candidate, ...]:

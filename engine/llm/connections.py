@@ -52,8 +52,8 @@ small ones are quick with thousands of requests at once."""
 CONNECTIONS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=15.0)
 OUTAGES: Final = 3
 """So many without an answer between them, and a provider is down: its fallbacks are asked before it."""
-LONGEST_PAUSE_S: Final = 60.0
-"""Between two looks whether it is back."""
+PAUSES_S: Final = (1, 2, 4, 8, 16, 32, 60)
+"""Before the next look whether it is back."""
 ONE: Final = Decimal(1)
 OPENAI: Final = frozenset({"openai", "openai-chat", "openai-responses"})
 
@@ -75,9 +75,11 @@ class Health:
         return time.monotonic() < self._until
 
     def failed(self) -> None:
+        if self.is_down:  # of the many that were under way
+            return
         self._outages += 1
         if self._outages >= OUTAGES:
-            self._until = time.monotonic() + min(LONGEST_PAUSE_S, 2.0 ** (self._outages - OUTAGES))
+            self._until = time.monotonic() + PAUSES_S[min(self._outages - OUTAGES, len(PAUSES_S) - 1)]
 
     def answered(self) -> None:
         self._outages, self._until = 0, 0.0

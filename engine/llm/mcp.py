@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from engine.core.steps import TryAgain
 
@@ -24,6 +25,12 @@ class McpTools:
     attempts: int = 3
     """Of one call, while the server cannot be reached; then the model is told so."""
 
+    @property
+    def place(self) -> str:
+        """The address without what may be secret in it."""
+        parts = urlsplit(self.address)
+        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
     async def listed(self) -> list[dict[str, Any]]:
         """Name, description and schema of each tool of the server, in the order of their names.
 
@@ -36,7 +43,7 @@ class McpTools:
             async with Client(self.address, timeout=self.timeout) as client:
                 found = await client.list_tools()
         except Exception as error:
-            message = f"the MCP server at {self.address} does not say its tools: {type(error).__name__}"
+            message = f"the MCP server at {self.place} does not say its tools: {type(error).__name__}"
             raise TryAgain(message, outage=True) from error
         tools = [{"name": t.name, "description": t.description or "", "schema": t.input_schema} for t in found]
         return sorted(tools, key=lambda tool: tool["name"])

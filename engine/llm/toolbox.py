@@ -206,7 +206,7 @@ async def toolbox(tools: tuple[Tool, ...], runner: Runner) -> dict[str, Runnable
             continue
         server = tool.what
         if server.address not in servers:
-            name = f"tools of {server.address}"
+            name = f"tools of {server.place}"
             servers[server.address] = await runner.once(name, server.listed, list[dict[str, Any]])
         made += [McpTool(one, server, tool) for one in servers[server.address] if server.offers(one["name"])]
     found: dict[str, Runnable] = {}

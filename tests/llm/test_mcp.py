@@ -139,6 +139,10 @@ async def test_two_tools_of_one_name_are_refused(server: Server) -> None:
     assert call.begun == [f"tools of {server.address}", "turn 1"]
 
 
+def test_a_password_in_an_address_is_told_to_nobody() -> None:
+    assert mcp_tools("https://ann:secret@x.example:8443/mcp?key=k").place == "https://x.example:8443/mcp"
+
+
 def test_an_address_is_one_of_http() -> None:
     with pytest.raises(ValueError, match="begins with http"):
         mcp_tools("weather.py")

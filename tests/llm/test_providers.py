@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from engine import Limits, Model, NeverAgain, Price, Retry, Step, StepHalts, llm_step, step
 from engine.limits.outcome import OK, Outage
+from engine.llm.connections import Health
 from tests.llm.memory import Call, Moment
 from tests.providers import (
     FOREVER,
@@ -194,6 +195,7 @@ async def test_a_trouble_of_the_provider_is_waited_for(
         assert wait.after is not None
         assert abs(wait.after.total_seconds() - after) <= 1
     assert KEY not in str(wait)
+    assert KEY.encode() not in b"".join(call.kept.values())
     assert call.begun == ["turn 1", "turn 1"]
     assert [type(r) for r in call.reports] == [Outage if outage else type(OK), type(OK)]
     assert len(call.used) == 1
@@ -262,6 +264,15 @@ async def test_a_key_that_is_not_set_halts_with_its_variables_name(
 
     with pytest.raises(StepHalts, match="OUR_KEY is to hold its key"):
         await ask(model(provider, protocol), Call())
+
+
+async def test_a_password_in_an_address_is_not_kept(provider: Provider, protocol: str) -> None:
+    call = Call()
+    chosen = model(provider, protocol)
+    url = (chosen.base_url or "").replace("//", "//ann:secret-4711@")
+    await ask(Model(chosen.name, base_url=url, key_setting="OUR_KEY"), call)
+
+    assert b"secret-4711" not in b"".join(call.kept.values())
 
 
 @pytest.mark.parametrize("name", ["openai:gpt-5-mini", "anthropic:claude-haiku-4-5"])
@@ -377,3 +388,13 @@ async def test_a_retry_of_the_step_ends_what_never_gets_better(provider: Provide
         await ask(model(provider), call, assess(retry=Retry(attempts=3)), tries=3)
 
     assert [w.outage for w in call.waits] == [False] * 3
+
+
+def test_a_provider_that_is_down_for_long_is_looked_at_once_a_minute() -> None:
+    health = Health()
+    for _ in range(10_000):
+        health.failed()
+    assert health.is_down
+
+    health.answered()
+    assert not health.is_down
