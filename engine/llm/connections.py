@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import httpx2
 from anthropic import AnthropicError, AsyncAnthropic
-from openai import AsyncOpenAI, OpenAIError
+from openai import OpenAIError
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model as Asked
@@ -41,6 +41,7 @@ from engine.llm.model import (
     key_variable,
 )
 from engine.llm.price import Price, cost_of, is_known
+from engine.llm.quick_chat import QuickOpenAI
 
 LONGEST_ANSWER: Final = 4 << 20
 """Bytes of one answer of a provider; what the log keeps of it is smaller still."""
@@ -165,7 +166,7 @@ def _candidate(who: Who, model: Model, http: httpx2.AsyncClient) -> Candidate:
 def _embedded(model: Model, key: str | None, http: httpx2.AsyncClient) -> Asked:
     """Any OpenAI-compatible server. It holds the model to the schema while it writes; nobody has to read the schema."""
     url = model.base_url or os.environ.get(EMBEDDED_URL_SETTING) or EMBEDDED_URL
-    client = AsyncOpenAI(base_url=url, api_key=key or "none", timeout=TIMEOUT, max_retries=0, http_client=http)
+    client = QuickOpenAI(base_url=url, api_key=key or "none", timeout=TIMEOUT, max_retries=0, http_client=http)
     name = model.name.partition(":")[2] or EMBEDDED_NAME
     return OpenAIChatModel(
         name,
@@ -178,7 +179,7 @@ def _provider(name: str, url: str | None, key: str | None, http: httpx2.AsyncCli
     if name in OPENAI:
         if url and not key and not os.environ.get("OPENAI_API_KEY"):
             key = "none"  # a server of one's own that wants none
-        openai = AsyncOpenAI(base_url=url, api_key=key, timeout=TIMEOUT, max_retries=0, http_client=http)
+        openai = QuickOpenAI(base_url=url, api_key=key, timeout=TIMEOUT, max_retries=0, http_client=http)
         return OpenAIProvider(openai_client=openai)
     if name == "anthropic":
         anthropic = AsyncAnthropic(base_url=url, api_key=key, timeout=TIMEOUT, max_retries=0, http_client=http)
@@ -209,7 +210,7 @@ def _key(who: Who) -> str:
 def http_client() -> httpx2.AsyncClient:
     """A client for thousands of requests at once, whose answers have an end."""
     hooks = {"response": [_bound]}
-    if urllib.request.getproxies():
+    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
         return httpx2.AsyncClient(timeout=TIMEOUT, limits=CONNECTIONS, event_hooks=hooks, follow_redirects=True)
     return httpx2.AsyncClient(transport=_Pools(), timeout=TIMEOUT, event_hooks=hooks, follow_redirects=True)
 

@@ -9,11 +9,13 @@ from decimal import Decimal
 from typing import Any, get_args
 
 import pytest
+from openai import AsyncOpenAI, omit
 from pydantic import BaseModel
 
 from engine import Limits, Model, NeverAgain, Price, Retry, Step, StepHalts, llm_step, step
 from engine.limits.outcome import OK, Outage
 from engine.llm.connections import Health
+from engine.llm.quick_chat import QuickOpenAI
 from tests.llm.memory import Call, Moment
 from tests.providers import (
     FOREVER,
@@ -398,3 +400,31 @@ def test_a_provider_that_is_down_for_long_is_looked_at_once_a_minute() -> None:
 
     health.answered()
     assert not health.is_down
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_quick_client_sends_what_openais_own_sends(provider: Provider, stream: bool) -> None:
+    asked: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "temperature": 0,
+        "stop": omit,
+        "timeout": 5,
+        "stream": stream,
+        "extra_headers": {"x-one": "1"},
+        "extra_body": {"two": 2},
+        "extra_query": {"three": "3"},
+    }
+    for kind in (AsyncOpenAI, QuickOpenAI):
+        async with kind(base_url=provider.openai_url, api_key=KEY, max_retries=0) as client:
+            found = await client.chat.completions.create(**asked)
+            if stream:
+                assert [chunk async for chunk in found]
+            else:
+                assert found.choices[0].message.content
+
+    own, quick = provider.requests
+    assert quick.body == own.body
+    assert quick.headers.pop("user-agent").startswith("QuickOpenAI/")
+    assert own.headers.pop("user-agent").startswith("AsyncOpenAI/")
+    assert quick.headers == own.headers
