@@ -164,7 +164,7 @@ class StepContext:
             self.runner.progress(note)
 
     async def ask(self, group: str, question: str, gives: type[A], *, name: str = "ask") -> Answered[A]:
-        """Ask the people of an inbox. The attempt ends, and for days nothing runs if need be; the answer begins the next.
+        """Ask the people of an inbox. The attempt ends and nothing runs, for days if need be; then the call goes on.
 
         Raises:
             RuntimeError: nobody runs this step but a test; hand the answer in by a fake.

@@ -40,6 +40,7 @@ from engine.core.reaction import (
     run_id,
 )
 from engine.core.snapshot import FORMAT, Early, Snapshot, Stored, Tombstone, read_stored
+from engine.core.working import start_of
 
 __all__ = [
     "CancelCall",
@@ -128,11 +129,7 @@ def running_calls(stored: bytes) -> list[StartCall]:
     known = read_stored(stored)
     if type(known) is not Snapshot or known.halted is not None:
         return []
-    return [
-        StartCall(known.run, c.id, c.step, c.input, c.attempt, c.since, c.kept, c.failures)
-        for c in known.calls
-        if c.status == "running"
-    ]
+    return [start_of(known.run, c) for c in known.calls if c.status == "running"]
 
 
 def wakes_at(stored: bytes) -> int:

@@ -28,7 +28,8 @@ LOOKS = 8
 """How often within the bound the watcher looks."""
 THROWS = 2
 """How often it throws, a bound apart, before it gives up."""
-_APPLICATION = Fold._apply.__code__  # noqa: SLF001 - the frame whose locals say which application hangs
+_APPLICATION = Fold.apply.__code__
+"""The frame whose locals say which application hangs."""
 
 
 class Guard:

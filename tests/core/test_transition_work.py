@@ -7,10 +7,10 @@ from datetime import timedelta
 from msgspec import structs
 
 from engine import Retry
-from engine.core.fold import MAX_FAILED
 from engine.core.ids import RunId
 from engine.core.record import PendingCall
 from engine.core.transition import StartCall
+from engine.core.working import MAX_FAILED
 from tests.core import zoo
 from tests.core.folding import MINUTE, SECOND, Run
 from tests.core.zoo import Asked, Paid, Placed, Poked, Shipped, Withdrawn
