@@ -1,6 +1,6 @@
 """Steps that ask a language model: many calls of a second at once, and what an agent's turn adds to the model's time.
 
-The model is `python -m tests.providers`, a real server of OpenAI's protocol on loopback, in a process of its own.
+The model is `python -m engine.testing.providers`: a real server of OpenAI's protocol, in a process of its own.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def measure(bench: Bench) -> Thinking:
 @contextmanager
 def provider(*arguments: str) -> Iterator[str]:
     """Where a model's server listens while this lasts."""
-    command = [sys.executable, "-m", "tests.providers", *arguments]
+    command = [sys.executable, "-m", "engine.testing.providers", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None  # noqa: S101 - a pipe was asked for
         try:

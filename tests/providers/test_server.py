@@ -27,7 +27,7 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.usage import UsageLimits
 
-from tests.providers import (
+from engine.testing.providers import (
     FOREVER,
     Answer,
     Behaviour,
@@ -52,8 +52,8 @@ from tests.providers import (
     UnknownTool,
     WrongToolArguments,
 )
-from tests.providers.plausible import plausible, wrong
-from tests.providers.protocol import Asked
+from engine.testing.providers.plausible import plausible, wrong
+from engine.testing.providers.protocol import Asked
 
 PROTOCOLS = ["chat", "responses", "anthropic"]
 TLS = httpx2.create_ssl_context()
@@ -593,7 +593,7 @@ async def test_an_agent_may_ask_for_a_stream(provider: Provider, ask: Ask) -> No
 
 
 def test_the_command_serves_until_its_input_ends() -> None:
-    command = [sys.executable, "-m", "tests.providers", "--port", "0"]
+    command = [sys.executable, "-m", "engine.testing.providers", "--port", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
@@ -608,7 +608,7 @@ def test_the_command_serves_until_its_input_ends() -> None:
 
 
 def test_the_command_ends_on_sigterm() -> None:
-    command = [sys.executable, "-m", "tests.providers"]
+    command = [sys.executable, "-m", "engine.testing.providers"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()

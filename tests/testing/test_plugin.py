@@ -15,7 +15,6 @@ from engine.testing import plugin
 from engine.testing import Simulation, Simulations
 from tests.testing.office import ROME, Approved, Trips, ask_trips, book, customer, trip
 
-plugin.PROVIDERS = "tests.providers"  # until it has moved
 
 
 def test_one_run(simulate):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.providers.protocol import Asked, Content, Json, Tokens, Tool, ToolCall
+from engine.testing.providers.protocol import Asked, Content, Json, Tokens, Tool, ToolCall
 
 KINDS = {
     400: "invalid_request_error",
@@ -21,6 +21,8 @@ KINDS = {
 
 
 class AnthropicMessages:
+    """Anthropic's Messages API."""
+
     name = "anthropic"
     id_header = "request-id"
     last_event = ""

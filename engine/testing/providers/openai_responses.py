@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.providers.openai_chat import error_of
-from tests.providers.protocol import Asked, Content, Json, Tokens, Tool
+from engine.testing.providers.openai_chat import error_of
+from engine.testing.providers.protocol import Asked, Content, Json, Tokens, Tool
 
 
 class OpenAIResponses:
+    """OpenAI's Responses API."""
+
     name = "openai-responses"
     id_header = "x-request-id"
     last_event = ""

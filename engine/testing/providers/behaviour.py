@@ -16,10 +16,10 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from tests.providers.connection import Connection, head, http_date, response
-from tests.providers.plausible import plausible, wrong
-from tests.providers.protocol import Asked, Content, Json, Speaks, Tokens, Tool, ToolCall, counted
-from tests.providers.request import Request
+from engine.testing.providers.connection import Connection, head, http_date, response
+from engine.testing.providers.plausible import plausible, wrong
+from engine.testing.providers.protocol import Asked, Content, Json, Speaks, Tokens, Tool, ToolCall, counted
+from engine.testing.providers.request import Request
 
 FOREVER = sys.maxsize
 
@@ -243,7 +243,7 @@ class Drip(Behaviour):
 class Never(Behaviour):
     """No answer until somebody closes the connection: the client, or the server as it goes."""
 
-    async def play(self, exchange: Exchange) -> None:
+    async def play(self, exchange: Exchange) -> None:  # noqa: ARG002 - it never looks
         await asyncio.Event().wait()
 
 
@@ -375,7 +375,7 @@ def sensible_call(tool: Tool) -> ToolCall:
     return ToolCall(tool.name, plausible(tool.schema))
 
 
-def structured(asked: Asked, value: Any) -> Content:
+def structured(asked: Asked, value: Any) -> Content:  # noqa: ANN401 - JSON
     """A value, in the way that the request wants it: by the tool that takes the answer, or as JSON in a text."""
     if asked.schema is None and asked.output_tool is not None:
         return Content(calls=(ToolCall(asked.output_tool.name, value),))

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from tests.providers.anthropic_messages import AnthropicMessages
-from tests.providers.behaviour import Behaviour, Exchange, Plausible
-from tests.providers.connection import Connection, Received, response
-from tests.providers.openai_chat import OpenAIChat
-from tests.providers.openai_responses import OpenAIResponses
-from tests.providers.protocol import Asked, Json, Speaks
-from tests.providers.request import Load, Request
+from engine.testing.providers.anthropic_messages import AnthropicMessages
+from engine.testing.providers.behaviour import Behaviour, Exchange, Plausible
+from engine.testing.providers.connection import Connection, Received, response
+from engine.testing.providers.openai_chat import OpenAIChat
+from engine.testing.providers.openai_responses import OpenAIResponses
+from engine.testing.providers.protocol import Asked, Json, Speaks
+from engine.testing.providers.request import Load, Request
 
 Script = Iterable[Behaviour] | Callable[[Request], Behaviour | None]
 
@@ -142,7 +142,7 @@ class Provider:
         self._loop.close()
         self._place.close()
 
-    def _run(self, work: Any) -> None:
+    def _run(self, work: Any) -> None:  # noqa: ANN401 - a coroutine of any kind
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _do(self, act: Callable[[], object]) -> None:
@@ -234,7 +234,7 @@ class Provider:
             self._news.notify_all()
         return request
 
-    def _end(self, request: Request, outcome: Any) -> None:
+    def _end(self, request: Request, outcome: Any) -> None:  # noqa: ANN401 - a Literal, as a string
         request.ended = time.monotonic()
         if request.outcome == "pending":
             request.outcome = outcome

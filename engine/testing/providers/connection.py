@@ -14,7 +14,7 @@ from http import HTTPStatus
 from time import time
 from typing import Any, cast
 
-from tests.providers.protocol import Json
+from engine.testing.providers.protocol import Json
 
 LONGEST_HEAD = 64 * 1024
 LONGEST_BODY = 64 * 1024 * 1024
@@ -23,6 +23,11 @@ RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
+
+OVERLOADED = 529
+"""Anthropic's own status."""
+
+
 class Received:
     """A request as it came, its body unread."""
 
@@ -50,7 +55,7 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.open_connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's form
         self.open_connections.discard(self)
         if self.task is not None:
             self.task.cancel()
@@ -160,4 +165,4 @@ def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
-        return "Overloaded" if status == 529 else "Unknown"
+        return "Overloaded" if status == OVERLOADED else "Unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.providers.protocol import Asked, Content, Json, Tokens, Tool
+from engine.testing.providers.protocol import Asked, Content, Json, Tokens, Tool
 
 KINDS = {
     400: "invalid_request_error",
@@ -23,6 +23,8 @@ def error_of(status: int, message: str, kind: str | None) -> Json:
 
 
 class OpenAIChat:
+    """OpenAI's Chat Completions API."""
+
     name = "openai-chat"
     id_header = "x-request-id"
     last_event = "data: [DONE]\n\n"

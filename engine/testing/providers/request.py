@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
-from tests.providers.protocol import Asked, Json, Tokens
+from engine.testing.providers.protocol import Asked, Json, Tokens
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tests.providers.protocol import Json
+from engine.testing.providers.protocol import Json
 
 DEEPEST = 6
 """A schema that holds itself is filled so far, then with the least that it allows."""
@@ -33,7 +33,7 @@ WRONG: dict[str, Any] = {
 }
 
 
-def plausible(schema: Json) -> Any:
+def plausible(schema: Json) -> Any:  # noqa: ANN401 - JSON
     """A value that the schema allows."""
     return _Filler(schema.get("$defs") or schema.get("definitions") or {}).value(schema, "value", 0)
 
@@ -70,7 +70,7 @@ class _Filler:
             kind = "object" if "properties" in schema else "string"
         return str(kind)
 
-    def value(self, schema: Json, name: str, depth: int) -> Any:
+    def value(self, schema: Json, name: str, depth: int) -> Any:  # noqa: ANN401 - JSON
         if depth > DEEPEST and _may_be_null(schema):
             return None
         schema = self.resolved(schema)
