@@ -22,12 +22,11 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER on, for no time: closing sends RST in place of FIN."""
 
 
-@dataclass(frozen=True)
-
 OVERLOADED = 529
 """Anthropic's own status."""
 
 
+@dataclass(frozen=True)
 class Received:
     """A request as it came, its body unread."""
 
