@@ -121,6 +121,9 @@ class StepTool:
 
     async def _answer(self, value: Any, calling: Calling) -> Any:  # noqa: ANN401 - likewise
         step, outer = self._step, calling.context
+        # An earlier attempt of the agent may have begun this very call.
+        if step.reconcile is not None and outer.attempt > 1 and (found := await step.reconcile(value)) is not None:
+            return found
         context = StepContext(
             calling.key, calling.runner.failures + 1, datetime.now(UTC) + step.timeout, outer.resources, Inside(calling)
         )

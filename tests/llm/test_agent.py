@@ -306,6 +306,25 @@ async def test_a_tool_that_says_never_again_is_told_at_once_and_one_that_halts_h
         await Call().run(assess(tools=[broken]), Dossier(claim="c"), halting.resources)
 
 
+async def test_a_tool_that_may_have_run_is_looked_up_before_it_runs_again() -> None:
+    ordered: list[int] = []
+
+    async def lookup(asked: Lookup) -> str | None:
+        return "ordered before" if asked.number in ordered else None
+
+    @step(reconcile=lookup)
+    async def order(asked: Lookup) -> str:
+        ordered.append(asked.number)
+        return "ordered"
+
+    script, call = Script(calls(("order", {"number": 7})), final()), Call(die=(2, "before"))
+    await call.run(assess(tools=[order]), Dossier(claim="c"), script.resources)
+
+    assert ordered == [7]
+    assert call.begun == ["turn 1", "order 1.1", "order 1.1", "turn 2"]
+    assert "ordered before" in script.last()[0].content
+
+
 async def test_a_blocking_step_is_a_tool_too() -> None:
     @step(blocking=True)
     def add(numbers: tuple[int, int]) -> int:
