@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.core.application import Application
 from engine.flink.plan import Plan
+from engine.llm.scrubbing import scrubbed
 from engine.loader import import_application
 from engine.log.archive import Archive
 from engine.log.checks import check_entry
@@ -55,11 +56,31 @@ def open_log(plan: Plan) -> tuple[RedisCursor, RedisLog]:
     return cursor, RedisLog(plan.log_url, cursor.header, Archive(Path(plan.data) / "archive"))
 
 
+class Scrubbing(logging.Filter):
+    """Puts secrets out of sight: clients log the addresses that they ask, and errors may repeat what was sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record, for this handler and those behind it."""
+        record.msg, record.args = scrubbed(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = scrubbed(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+CHATTY = ("httpx", "httpx2")
+"""They log a line for each request."""
+
+
 def open_logging(plan: Plan) -> None:
-    """Python's log of this process goes to `logs/engine.log`, bounded; nothing on the terminal."""
+    """Python's log of this process goes to `logs/engine.log`, bounded and scrubbed; nothing on the terminal."""
     root = logging.getLogger()
     if not any(isinstance(h, RotatingFileHandler) for h in root.handlers):
-        handler = RotatingFileHandler(plan.folder("logs") / "engine.log", maxBytes=10 << 20, backupCount=3)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        root.addHandler(handler)
+        file = RotatingFileHandler(plan.folder("logs") / "engine.log", maxBytes=10 << 20, backupCount=3)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        root.addHandler(file)
         root.setLevel(logging.INFO)
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+    for handler in root.handlers:  # Flink has one of its own, into its log
+        if not any(isinstance(f, Scrubbing) for f in handler.filters):
+            handler.addFilter(Scrubbing())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from engine.flink.opening import CoveredCursor, open_cursor
+from engine.flink.opening import CoveredCursor, open_cursor, open_logging
 from engine.flink.plan import Plan
 from engine.log.archive import Archive
 from engine.log.checks import END_LOST
@@ -77,3 +79,28 @@ def test_a_position_that_was_trimmed_is_taken(log: RedisLog, cursor: CoveredCurs
 
     cursor.assign({0: middle})
     cursor.assign({0: first})
+
+
+def test_the_engines_log_keeps_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEBODYS_API_KEY", "opaque/key")
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    root.handlers[:] = [other := logging.StreamHandler(StringIO())]
+    try:
+        open_logging(Plan(app="", app_path="", data=str(tmp_path)))
+        open_logging(Plan(app="", app_path="", data=str(tmp_path)))
+        logger = logging.getLogger("somebody")
+        logger.info("asked %s with %d words", "http://ann:hunter2@models.example/v1", 3)
+        logger.error("it failed", exc_info=ValueError("the key opaque/key is bad"))
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers[:] = before
+        root.setLevel(level)
+    told = (tmp_path / "logs" / "engine.log").read_text()
+
+    for text in (told, other.stream.getvalue()):
+        assert "hunter2" not in text
+        assert "opaque/key" not in text
+        assert "asked http://***@models.example/v1 with 3 words" in text
+        assert "ValueError: the key *** is bad" in text
