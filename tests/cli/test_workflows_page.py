@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-from pathlib import Path
+from types import ModuleType
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
+import pytest
+
+from engine import DefinitionError
+from engine.testing import Simulation, Simulations
+from tests.cli.pages import Page
+
+PAGE = Page("workflows")
 
 BEFORE = '''
 from __future__ import annotations
@@ -18,8 +20,8 @@ from datetime import timedelta
 from pydantic import BaseModel
 
 from engine import (
-    Application, Call, Event, Final, Publish, Retry, State, StepContext, StepFailed, Workflow, after, enter, every, on,
-    publish, runs, step,
+    Application, Call, Event, Final, Publish, Question, Retry, State, StepContext, StepFailed, Workflow, after, answers,
+    ask, enter, every, on, publish, runs, step,
 )
 
 
@@ -71,37 +73,52 @@ class Arrived(Final):
 '''
 
 AFTER = """
-from engine.testing import Simulation
-
-
 def begin_late(event: Reported) -> Asking:
     return Asking(shipment=event.shipment)
 
 
+def weigh(event: ShipmentLost) -> Weighing:
+    return Weighing(lost=event)
+
+
 shipment = Workflow("shipment", start=begin_late, states=[Asking, Waiting, Arrived, Lost])
-app = Application(workflows=[shipment, compensation])
-
-SHIPMENT = Shipment(shipment_id="1", customer="ann")
-run = Simulation(shipment)
-run.fake(ask_carrier, lambda parcel: "on its way")
-run.fake(notify_customer, lambda message: None)
-run.send(Reported(shipment=SHIPMENT))
-run.advance(days=3)
-
-assert run.state() == Lost(shipment=SHIPMENT)
-assert len(run.calls(notify_customer)) == 1
-assert len(run.calls(ask_carrier)) == 12
-assert [taker.name for taker in app.takers("ShipmentLost")] == ["compensation"]
+goodwill = Workflow("goodwill", start=weigh, states=[Weighing, Paying, Compensated])
+app = Application(workflows=[shipment, compensation, memory, goodwill])
 """
 
 
-def test_the_pages_states_make_workflows_that_run(tmp_path: Path) -> None:
-    group, speaking, step, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    script = tmp_path / "shipment.py"
-    script.write_text(BEFORE + step + group + speaking + AFTER, encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    group, speaking, questions, step, _ = PAGE.blocks("python")
+    folder = tmp_path_factory.mktemp("workflows")
+    return PAGE.module(folder, BEFORE, step, group, speaking, questions, AFTER)
 
-    ran = subprocess.run(
-        [sys.executable, str(script)], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
 
-    assert ran.returncode == 0, ran.stderr
+def test_the_pages_states_make_workflows_that_run(page: ModuleType) -> None:
+    shipment = page.Shipment(shipment_id="1", customer="ann")
+    run = Simulation(page.shipment)
+    run.fake(page.ask_carrier, lambda parcel: "on its way")
+    run.fake(page.notify_customer, lambda message: None)
+    run.send(page.Reported(shipment=shipment))
+    run.advance(days=3)
+
+    assert run.state() == page.Lost(shipment=shipment)
+    assert len(run.calls(page.notify_customer)) == 1
+    assert len(run.calls(page.ask_carrier)) == 12
+    assert [taker.name for taker in page.app.takers("ShipmentLost")] == ["compensation", "memory", "goodwill"]
+
+
+def test_the_pages_question_is_answered_by_the_run_that_remembers(page: ModuleType) -> None:
+    runs = Simulations([page.memory, page.goodwill])
+    for number in ("1", "2", "3", "4"):
+        runs.send(page.ShipmentLost(shipment_id=number, customer="ann"))
+    runs.send(page.ShipmentLost(shipment_id="5", customer="bob"))
+
+    first, fourth, other = (type(runs.run(page.goodwill, number).state()).__name__ for number in ("1", "4", "5"))
+    assert (first, fourth, other) == ("Paying", "Compensated", "Paying")
+    assert runs.run(page.memory, "ann").state() == page.Remembering(lost=4)
+
+
+def test_a_question_that_nobody_answers_is_a_mistake(page: ModuleType) -> None:
+    with pytest.raises(DefinitionError, match="no workflow answers it"):
+        page.Application(workflows=[page.goodwill])
