@@ -31,6 +31,7 @@ from engine.core.record import CloudEvent, Record, read_letter
 from engine.inbox import InboxItem, Outcome, item_of, items_of
 from engine.intake import entries, envelope_of, read_envelope
 from engine.letters import Letter, Letters
+from engine.limits import read_gates
 from engine.log.protocol import last_output, order_of, output_id
 from engine.log.redis_log import RedisLog
 from engine.outbox import OutboxReader, Published
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from engine.core.application import Application
+    from engine.limits import GateState
     from engine.log.protocol import Receipt
     from engine.people import Personal
     from engine.view.inbox import Place
@@ -300,7 +302,17 @@ class Client:
             budget=self._budget(row, newest),
             data=plain_json(data.data) if data else None,
             as_of=when(self._session.view.as_of()),
+            gates=self._gates(newest),
         )
+
+    def _gates(self, newest: Record | None) -> tuple[GateState, ...]:
+        """What the calls that run may wait for; the models are the application's to tell."""
+        names = {call.step for call in newest.calls if call.status == "running"} if newest else set()
+        steps = self.application.steps if self.application else {}
+        gates = {f"step:{name}" for name in names}
+        gates |= {f"model:{steps[name].model}" for name in names if name in steps and steps[name].model}
+        found = read_gates(self._session.url) if gates else []
+        return tuple(gate for gate in found if gate.name in gates and (gate.waiting or gate.is_shut))
 
     def _budget(self, row: RunRow, newest: Record | None) -> BudgetState | None:
         if newest is None or newest.spent is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.core.entry import Used
     from engine.core.record import Halted, PendingCall, PendingTimer, Record
     from engine.inbox import InboxItem
+    from engine.limits import GateState
     from engine.log.protocol import Receipt
     from engine.view.view import RunRow
 
@@ -206,6 +207,8 @@ class Detail:
     data: Any
     """The state's fields."""
     as_of: datetime | None
+    gates: tuple[GateState, ...] = ()
+    """The limits and providers that its calls may wait for, where anything waits."""
 
 
 def when(ms: int) -> datetime | None:

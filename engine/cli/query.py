@@ -19,6 +19,7 @@ from engine.cli.client import (
     settings_of,
     time,
 )
+from engine.cli.gates import gate_facts, gate_words
 from engine.cli.output import cell, console, emit, table
 from engine.cli.shape import detail_facts, line_facts, run_facts
 
@@ -221,6 +222,8 @@ def _print_calls(detail: Detail) -> None:
             out.print(f"         {cell(progress)}")
     if detail.more_calls:
         out.print(f"         and {detail.more_calls:,} more")
+    for gate in detail.gates:
+        out.print(f"limit    {cell(gate_words(gate_facts(gate)))}")
 
 
 def _when(ms: int) -> datetime | None:

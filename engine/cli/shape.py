@@ -63,6 +63,7 @@ def line_facts(line: Line, *, body: bool = False) -> dict[str, Any]:
 
 
 def detail_facts(detail: Detail) -> dict[str, Any]:
+    from engine.cli.gates import gate_facts
     from engine.reports import when
 
     return {
@@ -77,6 +78,7 @@ def detail_facts(detail: Detail) -> dict[str, Any]:
         "taken": detail.taken or None,
         "budget": budget_facts(detail.budget) if detail.budget else None,
         "timers": [{"handler": timer.handler, "due": when(timer.due)} for timer in detail.timers],
+        "gates": [gate_facts(gate) for gate in detail.gates],
         "data": detail.data,
         "as_of": detail.as_of,
     }

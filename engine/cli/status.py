@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from engine.cli import options
+from engine.cli.gates import gate_facts, gate_words
 from engine.cli.output import cell, console, emit, rfc3339, table
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ def status(
 def gather(settings: Settings, folder: DataFolder, log: RedisLog, url: str) -> dict[str, Any]:
     """Everything that `status` tells, as JSON has it."""
     from engine.gauges import Gauges
+    from engine.limits import read_gates
     from engine.log.server import describe
 
     server, lease, note = describe(url), log.lease(), folder.read_engine()
     with Gauges(log, url, folder.view) as gauges:
         figures = gauges.read()
+    gates = [gate for gate in read_gates(url) if gate.waiting or gate.is_shut]
     header = log.header
     checkpoint = folder.newest_checkpoint()
     return {
@@ -86,6 +89,7 @@ def gather(settings: Settings, folder: DataFolder, log: RedisLog, url: str) -> d
         "dead_letters": figures.dead_letters,
         "lag_ms": figures.lag_ms,
         "lag": _lags(figures),
+        "gates": [gate_facts(gate) for gate in gates],
     }
 
 
@@ -134,6 +138,8 @@ def _draw(facts: dict[str, Any]) -> None:
     ]
     for name, words in rows:
         out.print(f"{name:13}{words}")
+    for gate in facts["gates"]:
+        out.print(f"{'limit':13}{cell(gate_words(gate))}")
     behind = [lag for lag in facts["lag"] if lag["behind_ms"]]
     if behind:
         out.print()
