@@ -61,7 +61,7 @@ class Held:
         instructions = self._instructions(rest)
         said: list[ModelMessage] = []
         for part in self._found:
-            words = f"{part.tool_name}: {_quoted(part.model_response_str())}"
+            words = f"{part.tool_name}: {_quoted(str(part.content))}"
             said += [ModelRequest(parts=[UserPromptPart(words)]), ModelResponse(parts=[TextPart(NOTED)])]
         return [_with(instructions, message) for message in (*said, *rest)]
 
@@ -113,7 +113,7 @@ class Held:
             return ModelResponse(parts=texts) if texts else None
         parts = [part for part in message.parts if not isinstance(part, ToolReturnPart)]
         refused = [p for p in _returned(message) if p.tool_name == OUTPUT_TOOL and p.outcome == "failed"]
-        parts += [UserPromptPart(part.model_response_str()) for part in refused]
+        parts += [UserPromptPart(str(part.content)) for part in refused]
         return replace(message, parts=parts) if parts else None
 
     def _text(self, part: ModelResponsePart) -> Iterator[str]:
