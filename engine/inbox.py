@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from engine.core.account import ACCOUNTS, accounts
 from engine.core.errors import EventRefused
 from engine.core.model import Question, Raise
-from engine.core.spending import GROUP, NAME
+from engine.core.spending import GROUP
+from engine.core.steps import BUDGET
 from engine.reports import OrderRefused, when
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def choices(
     if call and schema:
         return (_told(name, schema),)
     if call:
-        return (RAISE,) if (group, name) == (GROUP, NAME) else (Choice(name, {}),)
+        return (RAISE,) if (group, name) == (GROUP, BUDGET) else (Choice(name, {}),)
     found = workflow_of(application, workflow)
     spec = found.specs.get(state) if found else None
     if found is None or spec is None:

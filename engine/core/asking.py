@@ -15,6 +15,7 @@ from engine.core.model import Answer, Question
 from engine.core.reaction import Keep, Reply
 from engine.core.record import Asks
 from engine.core.snapshot import Pending, Snapshot
+from engine.core.steps import BUDGET
 
 if TYPE_CHECKING:
     from engine.core.fold import Fold
@@ -71,7 +72,7 @@ def answered(fold: Fold, entry: AnswerEntry) -> str:
         return "answered already, or no longer asked: nothing here waits for this answer"
     if why := taken_by_other(fold.snap, entry.who):
         return why
-    if entry.name == spending.NAME:
+    if entry.name == BUDGET:
         if why := spending.raised(fold, call, entry):
             return why
         fold.snap.taken = ""

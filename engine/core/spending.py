@@ -16,13 +16,12 @@ from engine.core.model import BudgetSpent, Raise
 from engine.core.reaction import AskRun
 from engine.core.record import Asks, Spent
 from engine.core.snapshot import Pending
-from engine.core.steps import Spends, Step
+from engine.core.steps import BUDGET, Spends, Step
 
 if TYPE_CHECKING:
     from engine.core.fold import Fold
 
 GROUP = "budgets"
-NAME = "budget"
 RESERVE = ".budget"
 """Behind a call's id: the reservation for it, whose answer must not be taken for the call's."""
 
@@ -77,7 +76,8 @@ def broke(fold: Fold, call: Pending, budget: str, why: str) -> Pending:
         id_, source = f"{_name(fold, call)}{RESERVE}", f"longwatch/{fold.workflow.name}"
         entry = EventEntry(fold.workflow.name, fold.entry.key, id_, source, BudgetSpent.__name__, data)
         fold.snap.kept = (*fold.snap.kept, entry)
-    asks = Asks(GROUP, call.id, NAME, f"{call.step}: the budget of this {budget} is spent: {why}", fold.at)
+    whose = "this run" if budget == "run" else f"account {budget!r}"
+    asks = Asks(GROUP, call.id, BUDGET, f"{call.step}: the budget of {whose} is spent: {why}", fold.at)
     return msgspec.structs.replace(call, status="asking", asks=asks)
 
 
@@ -95,7 +95,7 @@ def raised(fold: Fold, call: Pending, entry: AnswerEntry) -> str:
         spent, more_tokens=spent.more_tokens + more.tokens, more_cost=spent.more_cost + micro(more.eur)
     )
     for one in fold.snap.calls:
-        if one.asks is not None and one.asks.name == NAME:
+        if one.asks is not None and one.asks.name == BUDGET:
             fold.pay(one)
     return ""
 

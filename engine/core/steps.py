@@ -15,6 +15,9 @@ from pydantic_core import SchemaSerializer
 
 from engine.core.entry import Used
 
+BUDGET = "budget"
+"""The name under which the engine asks people about a spent budget."""
+
 A = TypeVar("A")
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - input
@@ -167,8 +170,12 @@ class StepContext:
         """Ask the people of an inbox. The attempt ends and nothing runs, for days if need be; then the call goes on.
 
         Raises:
+            ValueError: the name is the engine's own, under which it asks about budgets.
             RuntimeError: nobody runs this step but a test; hand the answer in by a fake.
         """
+        if name == BUDGET:
+            message = f"ask(name={name!r}): the engine asks about budgets under that name; take another"
+            raise ValueError(message)
         if self.runner is None:
             message = f"a person of {group!r} is asked outside an engine; fake the step, or run it in a Simulation"
             raise RuntimeError(message)

@@ -545,8 +545,8 @@ class PartitionEngine(KeyedProcessFunction):
         """Begin a call, or have it wait while an engine that is gone may have begun it."""
         if self.recovery and self.recovery.waits(place.partition):
             self.recovery.hold(place.partition, flink_key(entry.workflow, entry.key))
-        elif call.kept:
-            requests.append(Request(entry.workflow, entry.key, call, self.kept.of(call.id)))
+        elif call.kept or call.again:
+            requests.append(Request(entry.workflow, entry.key, call, self.kept.of(call.id), again=call.again))
         else:
             requests.append(Request(entry.workflow, entry.key, call))
 

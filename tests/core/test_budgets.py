@@ -139,6 +139,20 @@ def test_money_is_counted_in_millionths() -> None:
         Budget()
 
 
+@pytest.mark.parametrize(
+    ("eur", "error", "words"),
+    [
+        (0.05, TypeError, "eur=0.05: write it as text, such as eur='0.20'"),
+        ("five", ValueError, "eur='five' is no amount of money"),
+        ("NaN", ValueError, "eur='NaN' is no amount of money"),
+        ("Infinity", ValueError, "eur='Infinity' is no amount of money"),
+    ],
+)
+def test_what_is_no_amount_is_told(eur: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Amount(eur=eur)
+
+
 def test_a_step_without_a_bound_that_the_budget_has_is_refused() -> None:
     with pytest.raises(DefinitionError, match="may use more eur in one call than the whole budget"):
         claims(Budget(run=Amount(eur="0.10")))

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from engine import Context, Retry, StepContext, step
+from engine import Context, Leave, Retry, StepContext, step
 from engine.core.context import milliseconds, moment
 from engine.core.ids import RunId
 from engine.core.steps import has_floats
@@ -116,3 +116,10 @@ def test_a_context_draws_the_same_every_time_and_for_each_handler_its_own() -> N
     assert context().uuid().version == 4
     assert len({context().random.random(), context(part=2).random.random(), context(seq=4).random.random()}) == 3
     assert (context().now, context().entered_at) == (moment(5_000), moment(2_000))
+
+
+async def test_the_name_under_which_budgets_are_asked_about_is_the_engines() -> None:
+    context = StepContext("r.1.0", 1, datetime(2026, 1, 1, tzinfo=UTC))
+
+    with pytest.raises(ValueError, match="the engine asks about budgets under that name"):
+        await context.ask("people", "may I?", Leave, name="budget")
