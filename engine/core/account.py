@@ -59,6 +59,12 @@ class Bound(Part):
             cost=None if self.cost is None else self.cost + more.cost,
         )
 
+    def words(self) -> str:
+        """As people read it."""
+        money = "" if self.cost is None else f"{euros(self.cost)} EUR"
+        tokens = "" if self.tokens is None else f"{self.tokens} tokens"
+        return " and ".join(part for part in (money, tokens) if part)
+
 
 class Bounds(Part):
     """What the definition says now."""
@@ -193,7 +199,7 @@ class Account(State):
             if wanted.plus(spent).above(bound):
                 used = f"{euros(spent.cost)} EUR and {spent.tokens} tokens are spent"
                 held = f"{euros(self.reserved.cost)} EUR and {self.reserved.tokens} tokens reserved"
-                return f"the {name} budget of account {self.account!r}: {used}, {held}"
+                return f"the {name} budget of account {self.account!r} is {bound.words()}: {used}, {held}"
         return ""
 
     def serve(self) -> Served:

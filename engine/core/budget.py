@@ -7,7 +7,7 @@ budget, which is part of its snapshot, and in an account that many runs share (s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 
 from engine.core.record import Spent
 from engine.core.steps import Spends
@@ -15,9 +15,20 @@ from engine.core.steps import Spends
 MICRO = 1_000_000
 
 
-def micro(eur: Decimal | str | int) -> int:
-    """Euros as millionths; what is less than one counts as one."""
-    return int((Decimal(eur) * MICRO).to_integral_value(ROUND_CEILING))
+def micro(eur: Decimal | str | float) -> int:
+    """Euros as millionths; what is less than one counts as one.
+
+    Raises:
+        TypeError, ValueError: it is no amount, or a float, which is hardly ever what it was written as.
+    """
+    if isinstance(eur, float):
+        message = f"eur={eur!r}: write it as text, such as eur='0.20', or as a Decimal"
+        raise TypeError(message)
+    try:
+        return int((Decimal(eur) * MICRO).to_integral_value(ROUND_CEILING))
+    except (InvalidOperation, ValueError, OverflowError):
+        message = f"eur={eur!r} is no amount of money; write it such as eur='0.20'"
+        raise ValueError(message) from None
 
 
 def euros(cost: int) -> str:

@@ -163,7 +163,7 @@ class StepFailed(BaseModel):
 
 @dataclass(frozen=True)
 class Answer(Generic[A]):
-    """An answer to a run that asked, given later than at once: `answer_to(asker, ...)`."""
+    """An answer to a run that asked, given later than at once: `Answer(context.asker, ...)`."""
 
     asker: Asker
     answer: A

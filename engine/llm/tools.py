@@ -51,8 +51,9 @@ def as_tools(step: str, tools: Sequence[Any]) -> tuple[Tool, ...]:
         ValueError: two have one name, or a name is the output's.
     """
     for given in tools:
-        if not isinstance(given, (Step, McpTools, Tool)):
-            message = f"llm_step {step!r}: {given!r} is no tool; write a @step, mcp_tools(...) or asking_leave(...)"
+        what: Any = given.what if isinstance(given, Tool) else given
+        if not isinstance(what, (Step, McpTools)):
+            message = f"llm_step {step!r}: {what!r} is no tool; write a @step, mcp_tools(...) or asking_leave(...)"
             raise TypeError(message)
     made = tuple(t if isinstance(t, Tool) else Tool(t) for t in tools)
     names = [tool.what.name for tool in made if isinstance(tool.what, Step)]
