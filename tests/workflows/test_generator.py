@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from workflows.insurance_claim import application, generator
-from workflows.insurance_claim.assessor import question
 from workflows.insurance_claim.data import ClaimFiled, DocumentsReceived, Dossier, Message, PolicyId
-from workflows.insurance_claim.generator import behaviour, by_calendar, crowd, in_answer, make_world, registers
+from workflows.insurance_claim.generator import (
+    behaviour,
+    by_calendar,
+    crowd,
+    in_answer,
+    known_customers,
+    make_world,
+    registers,
+    reply,
+)
+from workflows.insurance_claim.question import question
 from workflows.insurance_claim.states import HumanReview
 from workflows.insurance_claim.world import NotInRegisterError, World
 
@@ -73,13 +82,37 @@ def test_a_repeat_has_the_id_of_its_first() -> None:
     assert set(ids.values()) == {2}
 
 
-def test_people_answer_the_states_that_wait_for_them() -> None:
+def test_reviewers_answer_the_inbox_or_send_events_twice() -> None:
     people = next(each for each in crowd() if each.reviewed_after is not None and not each.repeats)
+    carried = next(each for each in crowd() if each.reviewed_after is not None and each.repeats)
     assert people.reviewed_after is not None
-    (review,) = in_answer(people, HumanReview.__name__, ORIGIN)
+    review = reply(people, "claims-reviewers", ORIGIN)
 
-    assert review.at == ORIGIN + people.reviewed_after
+    assert review is not None
+    assert (review.at, review.who, review.kind) == (ORIGIN + people.reviewed_after, people.reviewer, "review")
+    assert in_answer(people, HumanReview.__name__, ORIGIN) == []
+    assert reply(carried, "claims-reviewers", ORIGIN) is None
+    assert len(in_answer(carried, HumanReview.__name__, ORIGIN)) == 2
     assert in_answer(people, "Assessing", ORIGIN) == []
+
+
+def test_a_forgotten_review_is_answered_by_nobody() -> None:
+    people = next(each for each in crowd() if each.reviewed_after is None)
+
+    assert reply(people, "claims-reviewers", ORIGIN) is None
+    assert in_answer(people, HumanReview.__name__, ORIGIN) == []
+
+
+def test_leave_is_given_and_refused_and_budgets_are_raised() -> None:
+    replies = [reply(each, group, ORIGIN) for each in crowd() for group in ("claims-surveys", "budgets")]
+
+    assert {each.kind for each in replies if each} == {"yes", "no", "raise"}
+    assert all(each is not None and each.at - ORIGIN <= generator.SLOWEST_ANSWER for each in replies)
+
+
+def test_all_customers_are_known() -> None:
+    assert len({due.key for due in known_customers(ORIGIN)}) == generator.CUSTOMERS
+    assert {each.claim.customer_id for each in crowd()} <= {due.key for due in known_customers(ORIGIN)}
 
 
 def test_the_application_takes_every_event() -> None:

@@ -1,25 +1,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from pydantic_ai.messages import ModelResponse, ToolCallPart
+from pydantic_ai.usage import RequestUsage
 
+from engine import Raise
 from engine.testing import Simulation
 from tests.workflows.claims import CLAIM, HISTORY, POLICY, simulation, verdict
 from workflows.insurance_claim import application
 from workflows.insurance_claim.data import (
+    Assessment,
     ClaimDecided,
     ClaimFiled,
     ClaimWithdrawn,
     CustomerKnown,
     DocumentsReceived,
+    Dossier,
     History,
+    Like,
     Message,
     Outcome,
     Policy,
     PolicyId,
     ReviewDecided,
+    Survey,
     Verdict,
 )
 from workflows.insurance_claim.memory import HistoryAsked, Remembering, customer_memory, remember
@@ -34,7 +41,14 @@ from workflows.insurance_claim.states import (
     Withdrawn,
     insurance_claim,
 )
-from workflows.insurance_claim.steps import assess_risk, fetch_policy, send_message
+from workflows.insurance_claim.steps import (
+    ask_for_survey,
+    assess_risk,
+    fetch_policy,
+    find_similar_claims,
+    order_survey,
+    send_message,
+)
 from workflows.insurance_claim.world import NotInRegisterError
 
 TABLE = Path(__file__).with_name("insurance_claim.table.txt")
@@ -53,6 +67,12 @@ def decided(outcome: Outcome, by: str) -> ClaimDecided:
     )
 
 
+def final(answer: dict[str, str], *, tokens: int) -> ModelResponse:
+    """A model's verdict that took so much."""
+    call = ToolCallPart("final_result", answer, tool_call_id="end")
+    return ModelResponse(parts=[call], usage=RequestUsage(input_tokens=tokens))
+
+
 def test_the_table_is_the_golden_file() -> None:
     """After a wanted change: `python -m tests.workflows.test_states` writes it again."""
     assert insurance_claim.table() + "\n" == TABLE.read_text()
@@ -61,7 +81,8 @@ def test_the_table_is_the_golden_file() -> None:
 def test_the_application_knows_the_claims_events() -> None:
     assert sorted(insurance_claim.events) == ["ClaimFiled", "ClaimWithdrawn", "DocumentsReceived", "ReviewDecided"]
     assert sorted(customer_memory.events) == ["ClaimDecided", "CustomerKnown"]
-    assert list(application.workflows) == ["insurance-claim", "customer-memory"]
+    assert list(application.workflows)[:2] == ["insurance-claim", "customer-memory"]
+    assert list(application.models) == ["claims-assessor"]
 
 
 def test_what_is_remembered_of_a_customer_grows_with_every_claim() -> None:
@@ -75,17 +96,38 @@ def test_what_is_remembered_of_a_customer_grows_with_every_claim() -> None:
     )
 
 
-def test_the_reviewer_has_the_last_word() -> None:
-    review = HumanReview(claim=CLAIM, reason="large amount")
+def test_a_review_stands_in_the_inbox_until_somebody_answers(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM))
+    assert [(asks.group, asks.call) for asks in run.inbox()] == [("claims-reviewers", "")]
 
-    assert review.decided(YES) == Approved(claim=CLAIM, approved_by="ann")
+    run.take("bo")
+    run.answer(ReviewDecided(approve=True), who="bo")
+
+    assert run.state() == Approved(claim=CLAIM, approved_by="bo")
+    assert run.inbox() == []
 
 
-def test_a_rejection_keeps_who_and_why() -> None:
-    review = HumanReview(claim=CLAIM, reason="large amount")
-    no = ReviewDecided(reviewer="bo", approve=False, note="not covered")
+def test_what_somebody_has_taken_nobody_else_answers(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM))
+    run.take("bo")
+    run.answer(ReviewDecided(approve=True), who="ann")
 
-    assert review.decided(no) == Rejected(claim=CLAIM, rejected_by="bo", note="not covered")
+    assert isinstance(run.state(), HumanReview)
+    assert len(run.ignored) == 1
+
+
+def test_the_reviewer_of_an_event_has_the_last_word(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM))
+    run.send(YES)
+
+    assert run.state() == Approved(claim=CLAIM, approved_by="ann")
+
+
+def test_a_rejection_keeps_who_and_why(run: Simulation[ClaimFiled]) -> None:
+    run.send(ClaimFiled(claim=CLAIM))
+    run.answer(ReviewDecided(approve=False, note="not covered"), who="bo")
+
+    assert run.state() == Rejected(claim=CLAIM, rejected_by="bo", note="not covered")
 
 
 @pytest.mark.parametrize(
@@ -164,8 +206,97 @@ def test_a_model_that_does_not_answer_leaves_the_claim_to_a_person(run: Simulati
     run.send(ClaimFiled(claim=CLAIM))
     run.advance(hours=1)
 
-    assert run.state() == HumanReview(claim=CLAIM, reason="no model listens")
+    assert run.state() == HumanReview(claim=CLAIM, reason="ConnectionError: no model listens")
     assert len(run.calls(assess_risk)) == 3
+
+
+def test_a_model_that_says_no_verdict_leaves_the_claim_to_a_person(run: Simulation[ClaimFiled]) -> None:
+    run.real(assess_risk)
+    run.fake_model("claims-assessor", ["a poem"] * 3)
+    run.send(ClaimFiled(claim=CLAIM))
+    review = run.state()
+
+    assert isinstance(review, HumanReview)
+    assert review.reason.startswith("InvalidAnswer: assess_risk: the model gave 3 answers")
+
+
+@pytest.mark.parametrize(("leave", "said"), [("yes", "the damage is confirmed"), ("no", "did not give leave")])
+def test_a_survey_is_ordered_when_a_person_has_said_yes(run: Simulation[ClaimFiled], leave: str, said: str) -> None:
+    heard: list[str] = []
+
+    def model(messages: list[Any]) -> object:
+        heard.append(str(messages[-1]))
+        return order_survey.call(Survey(of="building")) if len(heard) == 1 else verdict("low risk")
+
+    run.fake(fetch_policy, lambda policy_id: Policy(limit_eur=20_000))
+    run.fake(order_survey, lambda survey: "the damage is confirmed")
+    run.real(assess_risk)
+    run.fake_model("claims-assessor", model)
+    run.send(ClaimFiled(claim=CLAIM.model_copy(update={"amount_eur": 8_000})))
+    (asks,) = run.inbox()
+    assert (asks.group, asks.question) == ("claims-surveys", ask_for_survey(Survey(of="building")))
+
+    run.answer(leave, who="eve")
+
+    assert isinstance(run.state(), Approved)
+    assert len(run.calls(order_survey)) == (leave == "yes")
+    assert said in heard[-1]
+
+
+def test_a_claim_that_is_assessed_again_asks_for_a_higher_budget() -> None:
+    run = simulation()
+    run.real(assess_risk)
+    missing = {"verdict": "documents missing", "reason": "send a photo"}
+    run.fake_model("claims-assessor", [final(missing, tokens=501), final(missing, tokens=501)])
+    run.send(ClaimFiled(claim=CLAIM))
+    assert isinstance(run.state(), AwaitingDocuments)
+    run.send(PHOTO)
+    (asks,) = run.inbox()
+    assert (asks.group, asks.name) == ("budgets", "budget")
+
+    run.answer(Raise(tokens=500), who="fritz")
+
+    assert isinstance(run.state(), HumanReview)
+    assert run.budget().more_tokens == 500
+
+
+def test_an_assessment_killed_at_each_of_its_keeps_ends_the_same() -> None:
+    ends = []
+    for place in range(4):
+        run = simulation()
+        run.real(assess_risk)
+        run.fake(find_similar_claims, lambda like: "others like it were approved")
+        answers = [find_similar_claims.call(Like(amount="medium")), verdict("low risk")]
+        run.fake_model("claims-assessor", answers)
+        if place:
+            run.crash_after(place)
+        run.send(ClaimFiled(claim=CLAIM))
+        ends.append((run.state(), run.budget()))
+        assert len(run.calls(find_similar_claims)) == 1
+
+    assert ends == [ends[0]] * 4
+
+
+def test_a_claim_asks_the_memory_of_its_customer() -> None:
+    run = Simulation(insurance_claim, others=[customer_memory])
+    run.fake(fetch_policy, lambda policy_id: POLICY)
+    run.fake(send_message, lambda message: None)
+    seen: list[History] = []
+
+    def assessed(dossier: Dossier) -> Assessment:
+        seen.append(dossier.history)
+        return verdict("low risk")
+
+    run.fake(assess_risk, assessed)
+    run.other(customer_memory, CLAIM.customer_id).send(
+        CustomerKnown(customer_id=CLAIM.customer_id, claims_last_5_years=2)
+    )
+    run.send(ClaimFiled(claim=CLAIM))
+
+    assert seen == [History(claims_last_5_years=2)]
+    assert run.other(customer_memory, CLAIM.customer_id).state() == Remembering(
+        customer_id=CLAIM.customer_id, claims_before=2, decided=1, paid_eur=CLAIM.amount_eur
+    )
 
 
 def test_documents_are_asked_for_and_read(run: Simulation[ClaimFiled]) -> None:

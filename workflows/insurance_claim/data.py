@@ -14,6 +14,7 @@ Documents = tuple[str, ...]
 """Names of what the customer sent, such as `photo` and `invoice`."""
 Verdict = Literal["low risk", "needs a person", "documents missing"]
 Outcome = Literal["approved", "rejected", "expired", "withdrawn"]
+Amounts = Literal["small", "medium", "large", "above the limit"]
 
 
 class Claim(BaseModel, frozen=True):
@@ -56,6 +57,24 @@ class Assessment(BaseModel, frozen=True):
     """One sentence, for the customer or the reviewer."""
 
 
+class Like(BaseModel, frozen=True):
+    """Which claims from before are meant."""
+
+    amount: Amounts
+
+
+class Weather(BaseModel, frozen=True):
+    """What is looked for in the weather register."""
+
+    cause: Literal["hail", "storm"]
+
+
+class Survey(BaseModel, frozen=True):
+    """What a surveyor is to look at."""
+
+    of: Literal["building", "belongings"]
+
+
 class Message(BaseModel, frozen=True):
     """A letter to a customer, or a note to the reviewers."""
 
@@ -86,7 +105,8 @@ class DocumentsReceived(Event):
 class ReviewDecided(Event):
     """A reviewer has read the claim and says yes or no."""
 
-    reviewer: str
+    reviewer: str = ""
+    """Who it was, where another system sends it; an answer to the inbox says so by itself."""
     approve: bool
     note: str = ""
 

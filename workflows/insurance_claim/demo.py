@@ -1,5 +1,7 @@
 """`make demo`: thirty days of 200 insurance claims in a few minutes, with a `kill -9` of the engine in the middle.
 
+The kill comes while an agent is in mid-thought: it has stored a turn, and is about the next one.
+
 Real: the engine, its log, the language model, the kill. Synthetic: customers, claims and reviewers (generator.py).
 
 The log runs with a lapse of 20,000: a day takes 4.3 seconds. So a review, which expires after 14 days, has 60 seconds
@@ -26,25 +28,29 @@ from pathlib import Path
 
 from engine import Client, LongwatchError
 from workflows.insurance_claim import application
-from workflows.insurance_claim.assessor import MODEL_SETTING
 from workflows.insurance_claim.demo_count import Course, Summary, count
+from workflows.insurance_claim.demo_desk import Desk
 from workflows.insurance_claim.demo_engine import APPLICATION, EngineProcess
-from workflows.insurance_claim.demo_people import LogClock, People
+from workflows.insurance_claim.demo_people import LogClock, People, claims
 from workflows.insurance_claim.demo_screen import Screen
 from workflows.insurance_claim.errors import ClaimSetupError, DemoFailedError
 from workflows.insurance_claim.generator import CLAIMS, crowd, make_world
+from workflows.insurance_claim.model_front import SharedAnswers
 from workflows.insurance_claim.model_server import running_server
+from workflows.insurance_claim.steps import assess_risk
 from workflows.insurance_claim.world import PATH_SETTING
 
 DATA = Path(".longwatch", "demo")
 LAPSE = 20_000
 KILLED_FROM = timedelta(days=5)
-"""The engine is killed at the first call to the model that is in flight from here on, ..."""
+"""The engine is killed when it is first seen from here on that an agent is in mid-thought, ..."""
 KILLED_BY = timedelta(days=9)
-"""... and here if there is none."""
+"""... and here if none is."""
+MODEL_SETTING = "LONGWATCH_MODEL_CLAIMS_ASSESSOR"
 GIVEN_UP_ON = timedelta(days=75)
 """Past every deadline: only a machine on which the model is slower than all of them gets there."""
 LOOK_EVERY_S = 0.3
+LOOK_CLOSELY_EVERY_S = 0.05
 
 
 class Demo:
@@ -53,9 +59,11 @@ class Demo:
     def __init__(self, data: Path, claims: int, screen: Screen) -> None:
         self.data, self.screen = data, screen
         self.people = People(list(crowd(claims)))
+        self.desk = Desk(self.people.crowd, screen.say)
         self.world = make_world(data / "claim-world.sqlite")
         self.began = time.monotonic()
-        self.killed_for: float | None = None
+        self.killed_at: datetime | None = None
+        self.killed_for = 0.0
 
     async def run(self, model_url: str) -> Summary:
         """From the start of the engine to the last figure."""
@@ -72,35 +80,51 @@ class Demo:
         finally:
             await engine.stop()
         self.screen.say("folding the whole log again, and counting")
-        return await self._count(engine)
+        return await self._count(engine, SharedAnswers(answers_path(self.data)) if model_url else None)
 
     async def _live(self, engine: EngineProcess) -> None:
         async with self._client() as client:
             clock = await self.people.begin(client, LAPSE)
             began = clock.log
-            while not self._may_be_killed(clock.now() - began):
+            while not await self._may_be_killed(client, clock.now() - began):
                 await self._look(engine, client, clock, began)
-        await self._kill(engine, clock)
+            await engine.kill()
+            self.killed_at = clock.now()
+            self.screen.say("kill -9 on the engine: supervisor, Flink and Redis; starting it again")
+            restarting = asyncio.create_task(self._restart(engine, clock))
+            await self.desk.settled()
+        await restarting
         async with self._client() as client:
-            while not self.people.are_done and clock.now() < began + GIVEN_UP_ON:
+            while not self._is_over and clock.now() < began + GIVEN_UP_ON:
                 await self._look(engine, client, clock, began)
+            await self.desk.settled()
+
+    @property
+    def _is_over(self) -> bool:
+        return self.people.are_done and self.desk.is_idle
 
     async def _look(self, engine: EngineProcess, client: Client, clock: LogClock, began: datetime) -> None:
-        """One round: what is due is sent, and people see how their claims stand."""
+        """One round: what is due is sent and answered, and people see how their claims stand."""
         engine.check()
         await self.people.send(client, clock.now())
-        self.people.look(await client.list(limit=10_000))
-        self.screen.show(clock.now() - began, self.people.states)
-        await asyncio.sleep(LOOK_EVERY_S)
+        self.desk.look(await client.inbox(limit=1_000))
+        self.desk.answer(client, engine, clock.now())
+        self.people.look(claims(await client.list(limit=10_000)))
+        self.screen.show(clock.now() - began, self.people.states, self.desk.waiting)
+        closely = self.killed_at is None and clock.now() - began > KILLED_FROM
+        await asyncio.sleep(LOOK_CLOSELY_EVERY_S if closely else LOOK_EVERY_S)
 
-    def _may_be_killed(self, day: timedelta) -> bool:
-        return day > KILLED_BY or (day > KILLED_FROM and self.people.states["Assessing"] > 0)
+    async def _may_be_killed(self, client: Client, day: timedelta) -> bool:
+        if day > KILLED_BY or day <= KILLED_FROM:
+            return day > KILLED_BY
+        for address in self.people.assessed:
+            if await in_mid_thought(client, address):
+                return True
+        return False
 
-    async def _kill(self, engine: EngineProcess, clock: LogClock) -> None:
-        """Kill it and start it again. People send on meanwhile: the log takes events without an engine."""
+    async def _restart(self, engine: EngineProcess, clock: LogClock) -> None:
+        """Start it again. People send on meanwhile: the log takes events without an engine."""
         killed = time.monotonic()
-        await engine.kill()
-        self.screen.say("kill -9 on the engine: supervisor, Flink and Redis; starting it again")
         starting = asyncio.create_task(engine.start())
         before = len(self.people.receipts)
         async with self._client() as client:
@@ -113,26 +137,38 @@ class Demo:
         sent = len(self.people.receipts) - before
         self.screen.say(f"it runs again, {self.killed_for:.0f} s after the kill; {sent} events were sent meanwhile")
 
-    async def _count(self, engine: EngineProcess) -> Summary:
+    async def _count(self, engine: EngineProcess, shared: SharedAnswers | None) -> Summary:
         replay = await engine.ask("replay", "--app", APPLICATION)
+        receipts = [*self.people.receipts, *self.desk.receipts]
         async with self._client() as client:
             seconds = time.monotonic() - self.began
-            course = Course(self.people.receipts, 0 if self.killed_for is None else 1, self.killed_for or 0, seconds)
-            return await count(client, self.world, course, replay)
+            course = Course(receipts, self.killed_at, self.killed_for, seconds)
+            return await count(client, self.world, shared, course, replay)
 
     def _client(self) -> Client:
         return Client(application, data=self.data)
 
 
+async def in_mid_thought(client: Client, address: str) -> bool:
+    """Whether a run's agent has stored something, and is at work."""
+    detail = await client.show(address)
+    return any(call.step == assess_risk.name and call.status == "running" and call.kept for call in detail.calls)
+
+
+def answers_path(data: Path) -> Path:
+    """What the small model said, beside the world: it outlives a kill."""
+    return data / "model-answers.sqlite"
+
+
 @contextmanager
-def model_url(log: Path, screen: Screen) -> Iterator[str]:
+def model_url(data: Path, screen: Screen) -> Iterator[str]:
     """Where the embedded model listens while this lasts; nowhere, when a provider's is asked."""
     if name := os.environ.get(MODEL_SETTING):
         screen.say(f"the model is {name}")
         yield ""
         return
     screen.say("starting the language model: SmolLM2-135M, on this machine")
-    with running_server(log) as server:
+    with running_server(data / "logs" / "model.log", answers_path(data)) as server:
         yield server.url
 
 
@@ -174,7 +210,7 @@ def main(given: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started here, as Ctrl-C does
     screen = Screen(quiet=options.json)
     try:
-        with empty_folder(options.data), model_url(options.data / "logs" / "model.log", screen) as url:
+        with empty_folder(options.data), model_url(options.data, screen) as url:
             summary = asyncio.run(Demo(options.data, options.claims, screen).run(url))
     except (ClaimSetupError, DemoFailedError, LongwatchError) as error:
         screen.fail(str(error))

@@ -98,10 +98,27 @@ class EngineProcess:
         Raises:
             DemoFailedError: it says nothing.
         """
+        lines, _, words = await self._say(command, *arguments)
+        if not lines:
+            raise DemoFailedError(f"longwatch {command} said nothing", words)
+        return lines[-1]
+
+    async def command(self, *words: str) -> list[dict[str, Any]]:
+        """What a person does on the data folder: each line of JSON that comes of it.
+
+        Raises:
+            DemoFailedError: it was refused.
+        """
+        lines, code, said = await self._say(*words)
+        if code:
+            raise DemoFailedError(f"longwatch {' '.join(words)} ended with exit code {code}", said)
+        return lines
+
+    async def _say(self, *words: str) -> tuple[list[dict[str, Any]], int | None, list[str]]:
+        """The lines of JSON of a command, its exit code, and its last words."""
         process = await asyncio.create_subprocess_exec(
             *LONGWATCH,
-            command,
-            *arguments,
+            *words,
             "--data",
             str(self.data),
             "--json",
@@ -111,11 +128,8 @@ class EngineProcess:
             env=self._environment,
         )
         out, err = await process.communicate()
-        lines = out.decode().splitlines()
-        if not lines:
-            raise DemoFailedError(f"longwatch {command} said nothing", err.decode().splitlines()[-5:])
-        answer: dict[str, Any] = json.loads(lines[-1])
-        return answer
+        lines = [json.loads(line) for line in out.decode().splitlines()]
+        return lines, process.returncode, err.decode().splitlines()[-5:]
 
     async def _until_running(self, process: asyncio.subprocess.Process) -> None:
         running = asyncio.create_task(self._running.wait())

@@ -6,15 +6,16 @@ import heapq
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from engine import Client, LongwatchError
 from workflows.insurance_claim.data import ClaimFiled
 from workflows.insurance_claim.errors import DemoFailedError
-from workflows.insurance_claim.generator import Behaviour, Due, by_calendar, in_answer
+from workflows.insurance_claim.generator import Behaviour, Due, by_calendar, in_answer, known_customers
+from workflows.insurance_claim.states import insurance_claim
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Standing(Protocol):
     """Where a run stands, as `Client.list` tells it."""
 
     @property
+    def workflow(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
     def key(self) -> str: ...
     @property
     def state(self) -> str: ...
@@ -43,6 +48,9 @@ class Standing(Protocol):
     def since(self) -> datetime | None: ...
 
 
+S = TypeVar("S", bound=Standing)
+
+
 @dataclass(frozen=True)
 class Receipt:
     """What a sender holds: the log has taken this event for this run, at this position."""
@@ -50,6 +58,11 @@ class Receipt:
     key: str
     event_id: str
     position: str
+
+
+def claims(runs: Iterable[S]) -> list[S]:
+    """The runs of claims among those of all workflows."""
+    return [run for run in runs if run.workflow == insurance_claim.name]
 
 
 class People:
@@ -62,19 +75,22 @@ class People:
         self._order = itertools.count()
         self._answered: set[tuple[str, str, datetime]] = set()
         self.states: Counter[str] = Counter()
+        self.assessed: list[str] = []
+        """Claims whose agent is at work."""
         self.finished = 0
 
     async def begin(self, client: Client, lapse: float) -> LogClock:
-        """File the first claim, whose run tells what time it is on the log, and put all else on the list."""
+        """Say what is known of the customers, then file the first claim: its run tells what time it is on the log."""
         first = next(iter(self.crowd.values()))
         filing = next(due for due in by_calendar(first, datetime.now(UTC)) if isinstance(due.event, ClaimFiled))
-        await client.list()  # makes the connection, so that the sending is only that
+        known = await client.send(*[due.cloud_event() for due in known_customers(datetime.now(UTC))])
+        await client.wait_for(known, timeout=120)
         before = time.time()
         sent = await client.send(filing.cloud_event())
         wall = (before + time.time()) / 2
         self.receipts += [Receipt(each.key, each.id, each.receipt.position) for each in sent]
         await client.wait_for(sent, timeout=120)
-        (run,) = await client.list()
+        (run,) = claims(await client.list(limit=1_000))
         if run.started_at is None:
             raise DemoFailedError("the first claim was filed, and its run has not begun")
         origin = run.started_at - first.filed_after
@@ -85,6 +101,7 @@ class People:
     def look(self, runs: Sequence[Standing]) -> None:
         """See where the claims are, and plan what people do about it: once for each time a claim comes to a state."""
         self.states = Counter(run.state for run in runs)
+        self.assessed = [run.address for run in runs if run.state == "Assessing" and run.status == "running"]
         self.finished = sum(run.status == "finished" for run in runs)
         for run in runs:
             if run.since is not None and (visit := (run.key, run.state, run.since)) not in self._answered:

@@ -31,12 +31,12 @@ class Screen:
         """Something that happens once."""
         self._write(f"{self._clock()}  {words}\n")
 
-    def show(self, day: timedelta, states: Counter[str]) -> None:
-        """Where the claims are."""
+    def show(self, day: timedelta, states: Counter[str], waiting: int) -> None:
+        """Where the claims are, and how much stands in the inbox."""
         if not self._moves and time.monotonic() - self._shown < PLAIN_EVERY_S:
             return
         self._shown = time.monotonic()
-        text = f"{self._clock()}  {figures(day, states)}"
+        text = f"{self._clock()}  {figures(day, states, waiting)}"
         self._write(text if self._moves else text + "\n")
 
     def fail(self, words: str) -> None:
@@ -54,12 +54,12 @@ class Screen:
         self._out.flush()
 
 
-def figures(day: timedelta, states: Counter[str]) -> str:
+def figures(day: timedelta, states: Counter[str], waiting: int) -> str:
     machine = states["Gathering"] + states["Assessing"]
     decided = sum(states[end] for end in ENDS)
     return (
-        f"day {day / timedelta(days=1):4.1f} · {states.total():3} filed · {machine:3} with the model · "
-        f"{states['HumanReview']:3} with reviewers · {states['AwaitingDocuments']:3} await documents · "
+        f"day {day / timedelta(days=1):4.1f} · {states.total():3} filed · {machine:3} being assessed · "
+        f"{waiting:3} in the inbox · {states['AwaitingDocuments']:3} await documents · "
         f"{decided:3} decided"
     )
 
@@ -70,9 +70,18 @@ def lines(summary: Summary, data: Path) -> list[str]:
     rows = [
         ("claims", f"{summary.claims}: {outcomes}"),
         ("model", f"{summary.model_calls} calls, {summary.answers_shared} answers shared by like claims"),
+        (
+            "spent",
+            f"{summary.tokens:,} tokens, {summary.cost_eur:.4f} EUR; {summary.budgets_asked} budgets asked for more",
+        ),
+        ("people", f"{summary.answers} answers taken"),
         ("calendar", f"{summary.timers_fired} timers fired, {summary.reminders} reminders sent"),
         ("log", f"{summary.entries} entries folded, {summary.ignored} events ignored (late or twice)"),
         ("kill -9", f"{summary.kills}: {summary.restart_seconds:.0f} s until it ran again"),
+        (
+            "agents",
+            f"{summary.agents_resumed} resumed in mid-thought, {summary.turns_repeated} stored turns asked again",
+        ),
         ("cost", f"{summary.calls_repeated} calls made again, {summary.lost} events lost, {summary.doubled} doubled"),
         ("replay", f"the whole log folded again: {kept}"),
         ("time", f"{summary.seconds:.0f} s"),

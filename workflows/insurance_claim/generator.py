@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
-from engine import Event
+from engine import Event, Leave, Raise
 from workflows.insurance_claim.data import (
     Claim,
     ClaimFiled,
@@ -48,6 +48,7 @@ LONGEST_REVIEW = timedelta(days=14)
 """Until it expires, as in states.py."""
 SLOWEST_REVIEWER = timedelta(days=4)
 """So far from the expiry that an engine that is down for days of log time expires no claim."""
+SLOWEST_ANSWER = timedelta(days=2)
 SLOWEST_CUSTOMER = timedelta(days=3)
 QUICKEST = timedelta(hours=6)
 FIRST_DAY = timedelta(hours=14)
@@ -55,6 +56,8 @@ FIRST_DAY = timedelta(hours=14)
 WORDS = ("burst pipe", "stolen bicycle", "hail on the roof")
 REVIEWERS = ("ann", "bo", "chris", "dana")
 NOTES = ("not covered by the policy", "the invoice is of last year", "the damage is older than the policy")
+NO_SURVEY = "the photos are enough"
+MORE_TOKENS = 2_500
 AMOUNTS_EUR = ((50, 499), (500, 5_000), (5_001, 9_000), (9_001, 30_000))
 LIMITS_EUR = (3_000, 9_000, 20_000)
 EARLIER_CLAIMS = (0, 1, 2, 4)
@@ -81,11 +84,28 @@ class Behaviour:
     withdraws_after: timedelta | None
     """From the filing."""
     repeats: bool
-    """Whether whoever carries these events delivers each of them twice."""
+    """Whether whoever carries these events delivers each of them twice. Reviews come as events then, too."""
+    grants: bool
+    """Whether a survey is worth its price to them."""
+    answers_after: timedelta
+    """A question for leave, or for a higher budget."""
 
     @property
     def key(self) -> str:
         return self.claim.claim_id
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A person's answer to what stands in the inbox, at a point of log time."""
+
+    at: datetime
+    who: str
+    kind: str
+    """`review`, `yes`, `no` or `raise`."""
+    answer: ReviewDecided | Leave | Raise
+    words: tuple[str, ...]
+    """The same in the words of `longwatch answer`."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,8 @@ def behaviour(number: int, *, of: int = CLAIMS, seed: int = SEED) -> Behaviour:
         note=dice.choice(NOTES),
         withdraws_after=dice.maybe(6, QUICKEST, timedelta(days=5)),
         repeats=dice.happens(10),
+        grants=dice.happens(65),
+        answers_after=dice.span(QUICKEST, SLOWEST_ANSWER),
     )
 
 
@@ -185,15 +207,33 @@ def by_calendar(people: Behaviour, origin: datetime) -> list[Due]:
 def in_answer(people: Behaviour, state: str, since: datetime) -> list[Due]:
     """What they do because the claim has been in `state` since then; nothing, when it does not wait for them."""
     name = f"{state}/{since.timestamp():.3f}"
-    if state == "HumanReview" and people.reviewed_after is not None:
-        decision = ReviewDecided(
-            reviewer=people.reviewer, approve=people.approves, note="" if people.approves else people.note
-        )
+    if state == "HumanReview" and people.reviewed_after is not None and people.repeats:
+        decision = _decision(people).model_copy(update={"reviewer": people.reviewer})
         return _delivered(people, [_due(people, since + people.reviewed_after, decision, name)])
     if state == "AwaitingDocuments" and people.sends_after is not None:
         documents = DocumentsReceived(documents=("photo", "invoice"))
         return _delivered(people, [_due(people, since + people.sends_after, documents, name)])
     return []
+
+
+def reply(people: Behaviour, group: str, since: datetime) -> Reply | None:
+    """How what has stood in a group's inbox since then is answered; None: it is not, or another way."""
+    if group == "claims-reviewers":
+        if people.reviewed_after is None or people.repeats:
+            return None
+        decision = _decision(people)
+        words = ("ReviewDecided", f"approve={str(decision.approve).lower()}", "--note", decision.note)
+        return Reply(since + people.reviewed_after, people.reviewer, "review", decision, words)
+    at = since + people.answers_after
+    if group == "budgets":
+        return Reply(at, "fritz", "raise", Raise(tokens=MORE_TOKENS), ("raise", "--tokens", str(MORE_TOKENS)))
+    if people.grants:
+        return Reply(at, "eve", "yes", Leave(granted=True), ("yes",))
+    return Reply(at, "eve", "no", Leave(granted=False, note=NO_SURVEY), ("no", "--note", NO_SURVEY))
+
+
+def _decision(people: Behaviour) -> ReviewDecided:
+    return ReviewDecided(approve=people.approves, note="" if people.approves else people.note)
 
 
 def _due(people: Behaviour, at: datetime, event: Event, name: str) -> Due:

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from engine import Call, Final, Publish, State, StepFailed, Workflow, after, enter, every, on, publish, runs
+from engine import (
+    Amount,
+    Budget,
+    Call,
+    Context,
+    Final,
+    Publish,
+    State,
+    StepFailed,
+    Workflow,
+    after,
+    enter,
+    every,
+    on,
+    publish,
+    runs,
+)
 from workflows.insurance_claim.data import (
     Assessment,
     Claim,
@@ -60,7 +76,7 @@ class Gathering(Open):
 
 
 class Assessing(Open):
-    """A language model reads the dossier."""
+    """A language model reads the dossier, and looks things up."""
 
     later = (DocumentsReceived,)
 
@@ -85,7 +101,9 @@ class Assessing(Open):
 
     @question.failed
     def unassessed(self, failure: StepFailed) -> HumanReview:
-        return HumanReview(claim=self.claim, documents=self.documents, reason=failure.error)
+        """No answer in the form that is wanted, too many tokens, a refusal, ...: a person is told what it was."""
+        reason = f"{failure.type}: {failure.error}"
+        return HumanReview(claim=self.claim, documents=self.documents, reason=reason)
 
 
 class HumanReview(Open, asks="claims-reviewers"):
@@ -94,10 +112,11 @@ class HumanReview(Open, asks="claims-reviewers"):
     reason: str
 
     @on
-    def decided(self, event: ReviewDecided) -> Approved | Rejected:
+    def decided(self, event: ReviewDecided, ctx: Context) -> Approved | Rejected:
+        by = ctx.who or event.reviewer
         if event.approve:
-            return Approved(claim=self.claim, approved_by=event.reviewer)
-        return Rejected(claim=self.claim, rejected_by=event.reviewer, note=event.note)
+            return Approved(claim=self.claim, approved_by=by)
+        return Rejected(claim=self.claim, rejected_by=by, note=event.note)
 
     @on
     def received(self, event: DocumentsReceived) -> HumanReview:
@@ -169,6 +188,10 @@ class Withdrawn(Decided):
         return decision(self.claim, "withdrawn", "customer")
 
 
+BUDGET = Budget(run=Amount(tokens=2_500), day=Amount(eur="5.00"))
+"""A claim that is to be assessed again is asked about: the people of `budgets` say whether it is worth more."""
+
+
 def decision(claim: Claim, outcome: Outcome, decided_by: str) -> Publish:
     return publish(
         ClaimDecided(
@@ -198,4 +221,5 @@ insurance_claim = Workflow(
         Expired,
         Withdrawn,
     ],
+    budget=BUDGET,
 )

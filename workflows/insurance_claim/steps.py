@@ -1,6 +1,6 @@
-"""Everything an insurance claim does in the outside world.
+"""Everything an insurance claim does in the outside world: its steps, and the tools of the one that thinks.
 
-The steps reach it through two resources of the application, by name: `world` (world.py) and `assessor` (assessor.py).
+They reach it through the application's resource `world` (world.py) and its model `claims-assessor`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar, cast
 
-from engine import Retry, StepContext, step
-from workflows.insurance_claim.assessor import Assessor
-from workflows.insurance_claim.data import Assessment, Dossier, Message, Policy, PolicyId
+from engine import Limits, Retry, Step, StepContext, asking_leave, llm_step, step
+from workflows.insurance_claim.data import Assessment, Dossier, Like, Message, Policy, PolicyId, Survey, Weather
+from workflows.insurance_claim.question import EXAMPLES, INSTRUCTIONS, amounts_of, is_stormy, question
 from workflows.insurance_claim.world import NotInRegisterError, World
 
 T = TypeVar("T")
@@ -25,17 +25,62 @@ async def fetch_policy(policy_id: PolicyId, context: StepContext) -> Policy:
     return await visit(context, "fetch_policy", lambda world: world.policy(policy_id))
 
 
-@step(retry=Retry(attempts=3), timeout=timedelta(minutes=5))
-async def assess_risk(dossier: Dossier, context: StepContext) -> Assessment:
-    """Ask the language model. The time allowed covers the queue at a small model that many claims ask at once."""
-    await visit(context, "assess_risk", lambda _: None)
-    assessor = cast("Assessor", context.resources["assessor"])
-    return await assessor.assess(dossier, context.idempotency_key, context.attempt)
-
-
 @step()
 async def send_message(message: Message, context: StepContext) -> None:
     await visit(context, "send_message", lambda world: world.deliver(message, context.idempotency_key))
+
+
+@step(retry=LOOKUP, timeout=timedelta(seconds=10))
+async def find_similar_claims(like: Like, context: StepContext) -> str:
+    """What claims of such an amount came to before."""
+    return await visit(context, "find_similar_claims", lambda world: world.similar(like.amount))
+
+
+@step(retry=LOOKUP, timeout=timedelta(seconds=10))
+async def weather_on(weather: Weather, context: StepContext) -> str:
+    """Whether the weather register has hail or a storm on the day of the damage."""
+    return await visit(context, "weather_on", lambda world: world.weather(weather.cause))
+
+
+@step()
+async def order_survey(survey: Survey, context: StepContext) -> str:
+    """Have a surveyor look at the damage."""
+    return await visit(context, "order_survey", lambda world: world.survey(survey.of, context.idempotency_key))
+
+
+def ask_for_survey(survey: Survey) -> str:
+    """What a person is asked before it is paid for."""
+    return f"The assessor wants a survey of the {survey.of}, for 400 EUR. Is it worth that?"
+
+
+def offers(dossier: Dossier) -> list[Step[Like, str] | Step[Weather, str] | Step[Survey, str]]:
+    """What helps with such a claim."""
+    found: list[Step[Like, str] | Step[Weather, str] | Step[Survey, str]] = []
+    if is_stormy(dossier):
+        found.append(weather_on)
+    if amounts_of(dossier) == "large":
+        found.append(order_survey)
+    return found or [find_similar_claims]
+
+
+assess_risk = llm_step(
+    "assess_risk",
+    model="claims-assessor",
+    instructions=INSTRUCTIONS,
+    takes=Dossier,
+    gives=Assessment,
+    tools=[
+        find_similar_claims,
+        weather_on,
+        asking_leave(order_survey, group="claims-surveys", question=ask_for_survey),
+    ],
+    offers=offers,
+    limits=Limits(calls=8, tokens=2_000, eur="0.01"),
+    examples=EXAMPLES,
+    prompt=question,
+    retry=Retry(attempts=3),
+    timeout=timedelta(minutes=5),  # covers the queue at a small model that many claims ask at once
+)
 
 
 async def visit(context: StepContext, step: str, errand: Callable[[World], T]) -> T:

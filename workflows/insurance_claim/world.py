@@ -1,6 +1,6 @@
-"""The claim's surroundings, in one SQLite file: the policy register, the letter box.
+"""The claim's surroundings, in one SQLite file: policies, past claims, the weather, surveyors, a letter box.
 
-A stand-in for two services of an insurer, read and written for real by the steps. The demo fills it with made-up
+A stand-in for services of an insurer, read and written for real by the steps. The demo fills it with made-up
 customers (generator.py). Every method opens the file anew, so any thread and any process may call it.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workflows.insurance_claim.data import Message, Policy, PolicyId
+from workflows.insurance_claim.data import Amounts, Message, Policy, PolicyId
 
 PATH_SETTING = "LONGWATCH_CLAIM_WORLD"
 DEFAULT_PATH = Path(".longwatch", "claim-world.sqlite")
@@ -25,8 +26,24 @@ CREATE TABLE IF NOT EXISTS messages (
     text TEXT NOT NULL,
     attempts INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS surveys (idempotency_key TEXT PRIMARY KEY, of TEXT NOT NULL, found TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS past_claims (amount TEXT PRIMARY KEY, came_to TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS weather (cause TEXT PRIMARY KEY, report TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS visits (call_id TEXT NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL);
 """
+
+
+PAST_CLAIMS: dict[Amounts, str] = {
+    "small": "others like it were approved",
+    "medium": "others like it were approved",
+    "large": "a person looked at others like it",
+    "above the limit": "others like it were rejected",
+}
+"""In bands, as the question to the model is: like claims get like answers."""
+WEATHER = {"hail": "hail was reported", "storm": "no storm was reported"}
+CONFIRMED, SMALLER = "the damage is confirmed", "the damage is smaller than claimed"
+ONE_IN = 4
+"""So many surveys find less than was claimed."""
 
 
 class NotInRegisterError(LookupError):
@@ -52,6 +69,8 @@ class World:
             db.executescript(SCHEMA)
             rows = [(number, policy.limit_eur) for number, policy in policies.items()]
             db.executemany("INSERT OR IGNORE INTO policies VALUES (?, ?)", rows)
+            db.executemany("INSERT OR IGNORE INTO past_claims VALUES (?, ?)", PAST_CLAIMS.items())
+            db.executemany("INSERT OR IGNORE INTO weather VALUES (?, ?)", WEATHER.items())
         return cls(path)
 
     def policy(self, policy_id: PolicyId) -> Policy:
@@ -61,7 +80,27 @@ class World:
             NotInRegisterError: Nobody has this number.
         """
         limit = self._one("SELECT limit_eur FROM policies WHERE policy_id = ?", policy_id, "policy")
-        return Policy(limit_eur=limit)
+        return Policy(limit_eur=int(limit))
+
+    def similar(self, amount: Amounts) -> str:
+        """What claims of such an amount came to."""
+        return self._one("SELECT came_to FROM past_claims WHERE amount = ?", amount, "amount")
+
+    def weather(self, cause: str) -> str:
+        """What the register has of it."""
+        return self._one("SELECT report FROM weather WHERE cause = ?", cause, "weather")
+
+    def survey(self, of: str, idempotency_key: str) -> str:
+        """Order a survey, and what it finds; the same key again orders nothing, and finds the same."""
+        found = CONFIRMED if zlib.crc32(idempotency_key.encode()) % ONE_IN else SMALLER
+        with self._open() as db:
+            db.execute("INSERT OR IGNORE INTO surveys VALUES (?, ?, ?)", (idempotency_key, of, found))
+        return found
+
+    def surveys(self) -> int:
+        """How many were ordered."""
+        with self._open() as db:
+            return int(db.execute("SELECT count(*) FROM surveys").fetchone()[0])
 
     def deliver(self, message: Message, idempotency_key: str) -> None:
         """Put a message into the letter box; the same key again is counted and changes nothing else."""
@@ -90,12 +129,12 @@ class World:
             rows = db.execute("SELECT idempotency_key, recipient, text, attempts FROM messages ORDER BY rowid")
             return [(key, Message(to=to, text=text), attempts) for key, to, text, attempts in rows]
 
-    def _one(self, query: str, key: str, what: str) -> int:
+    def _one(self, query: str, key: str, what: str) -> str:
         with self._open() as db:
             row = db.execute(query, (key,)).fetchone()
         if row is None:
             raise NotInRegisterError(f"{what} {key!r} is not in the register")
-        return int(row[0])
+        return str(row[0])
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
