@@ -66,7 +66,7 @@ def measure(bench: Bench) -> Thinking:
         with bench.phase(f"{AGENTS} agents of {TURNS} turns"):
             for number in range(AGENTS):
                 _finish(engine, [load.sought(number, "agent")])
-        turns = sorted(_beyond(records) for records in _agents(engine))
+        turns = sorted(beyond(records) for records in _agents(engine))
         engine.stop()
     by_process = {name: ms / calls for name, ms in spent.items()}
     return Thinking(
@@ -121,7 +121,7 @@ def _agents(engine: EngineProcess) -> list[list[Record]]:
     return list(found.values())
 
 
-def _beyond(records: list[Record]) -> float:
+def beyond(records: list[Record]) -> float:
     """Milliseconds a turn that neither model nor tool took."""
     kept = [r for r in records if r.cause == "kept"]
     turns = sum(r.used is not None for r in kept)

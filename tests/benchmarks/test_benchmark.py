@@ -8,10 +8,13 @@ import time
 
 import pytest
 
-from benchmarks import flood, processes, pure
+from benchmarks import flood, llm, processes, pure
 from benchmarks.bench import Bench, Options
 from benchmarks.profiled_job import Sections
 from benchmarks.report import Report
+from engine.core.entry import Used
+from engine.core.ids import Position, RunId
+from engine.core.record import Record
 
 
 def test_the_pure_fold_finishes_every_run() -> None:
@@ -69,6 +72,23 @@ def test_the_facts_hold_only_what_was_measured() -> None:
 
     assert found["pure_fold_per_s"] > 0
     assert "flood_runs_per_s" not in found
+
+
+def test_what_a_turn_takes_is_without_model_and_tool() -> None:
+    def record(at: int, took: int = 0, used: Used | None = None) -> Record:
+        place = {"workflow": "seek", "key": "g", "run": RunId("r"), "version": 1, "seq": 1, "entry": Position("1-0")}
+        return Record(**place, at=at, cause="kept" if took else "event", took=took, used=used)  # type: ignore[arg-type]
+
+    turn = Used("bench", input=1)
+    records = [
+        record(1_000),
+        record(1_030, 20_000, turn),
+        record(1_040, 5_000),
+        record(1_070, 25_000, turn),
+        record(1_080),
+    ]
+
+    assert llm.beyond(records) == (80 - 50) / 2
 
 
 def _work() -> None:
