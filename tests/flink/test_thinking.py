@@ -21,11 +21,14 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec import Raw
+from typer.testing import CliRunner
 
+from engine.cli.app import app as longwatch
 from engine.core.account import ACCOUNTS
 from engine.core.record import Record
 from engine.limits import GateState, read_gates
 from engine.log.protocol import order_of
+from engine.testing.providers import Plausible, Provider, Request, Status
 from tests.flink.harness import PATIENCE, Stage, is_alive
 from tests.flink.thinking_world import (
     AT_ONCE,
@@ -41,7 +44,6 @@ from tests.flink.thinking_world import (
     environment,
 )
 from tests.flink.world import EFFECTS
-from tests.providers import Plausible, Provider, Request, Status
 
 pytestmark = [pytest.mark.flink, pytest.mark.redis]
 
@@ -62,6 +64,13 @@ QUICK: dict[str, Any] = {"java": ("-XX:TieredStopAtLevel=1",)}
 def say(*words: str) -> None:
     """The figures of the proof."""
     print("\n" + "; ".join(words))  # noqa: T201
+
+
+def told(stage: Stage, *words: str) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(longwatch, [*words, "--data", str(stage.data)])
+    assert result.exit_code == 0, (words, result.output, result.exception)
+    return result.output
 
 
 # An agent that is killed ----------------------------------------------------------------------------------------------
@@ -282,6 +291,7 @@ def test_a_provider_that_is_down_for_two_days_is_probed_and_nothing_is_lost(tmp_
         stage.until(lambda: now_of(stage) > began + DAY_MS, "a day has gone by")
         (gate,) = gates(stage)
         waiting_first, why = gate.waiting, (gate.name, gate.is_shut, gate.waits_for, gate.reason)
+        shown, status = told(stage, "show", f"ask/q{RUNS - 1}", "--app", APP), told(stage, "status")
         provider.down()
         stage.until(lambda: now_of(stage) > began + DOWN_DAYS * DAY_MS, "another day")
         (gate,) = gates(stage)
@@ -298,6 +308,10 @@ def test_a_provider_that_is_down_for_two_days_is_probed_and_nothing_is_lost(tmp_
         assert ends == {"Over"}
         assert why == ("model:judge", True, "shut", "ProviderUnavailable")
         assert gate.reason == "ConnectionFailed"
+        for text in (shown, status):
+            assert "model:judge is shut since" in text
+            assert "(ProviderUnavailable), is tried" in text
+        assert " wait\n" in shown
         assert waiting_first >= RUNS - AT_ONCE
         assert seen < len(made) <= AT_ONCE + PROBES
         assert {r.error.partition(":")[0] for r in made} == {"ProviderUnavailable", "ConnectionFailed"}
