@@ -19,6 +19,7 @@ STRAY_IMPORTS = [
     ("engine.core", "asyncio", "core-is-pure"),
     ("engine.core", "redis", "core-is-pure"),
     ("engine.core", "engine.log", "core-is-pure"),
+    ("engine.core", "engine.llm", "core-is-pure"),
     ("engine.core", "workflows", "core-is-pure"),
     ("engine.view", "pyflink", "only-flink-knows-flink"),
     ("workflows", "py4j", "only-flink-knows-flink"),
