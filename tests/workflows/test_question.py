@@ -58,6 +58,7 @@ def test_an_example_stands_for_every_verdict() -> None:
 def test_a_tool_is_offered_where_it_helps() -> None:
     assert offers(dossier()) == [find_similar_claims]
     assert offers(dossier(words="Hail on the roof")) == [weather_on]
+    assert offers(dossier(amount_eur=300, words="Hail on the roof")) == [find_similar_claims]
     assert offers(dossier(amount_eur=8_000)) == [order_survey]
     assert offers(dossier(amount_eur=8_000, words="a storm")) == [weather_on, order_survey]
     assert not is_stormy(dossier(words="burst pipe"))

@@ -55,12 +55,14 @@ def ask_for_survey(survey: Survey) -> str:
 
 def offers(dossier: Dossier) -> list[Step[Like, str] | Step[Weather, str] | Step[Survey, str]]:
     """What helps with such a claim."""
-    found: list[Step[Like, str] | Step[Weather, str] | Step[Survey, str]] = []
-    if is_stormy(dossier):
-        found.append(weather_on)
-    if amounts_of(dossier) == "large":
-        found.append(order_survey)
-    return found or [find_similar_claims]
+    stormy = is_stormy(dossier)
+    match amounts_of(dossier):
+        case "large":
+            return [weather_on, order_survey] if stormy else [order_survey]
+        case "medium" if stormy:
+            return [weather_on]
+        case _:
+            return [find_similar_claims]
 
 
 assess_risk = llm_step(
