@@ -38,6 +38,8 @@ FEW_TOKENS: Final = 4_096
 """So many any model may be allowed to answer; a larger bound is not said to a provider, which may not know it."""
 LEAST_TOKENS: Final = 16
 """Fewer no provider takes for a bound."""
+CLOSED: Final = frozenset({"KeyRefused", "ModelNotFound", "QuotaSpent"})
+"""Halts of every run that asks this model, until an operator has mended it."""
 Kept = dict[str, Any]
 """What is kept of a turn: `used` and `response`."""
 
@@ -252,10 +254,15 @@ def _settings(one: Candidate, question: Question) -> ModelSettings:
 
 
 def _report(passed: Pass, found: Turn | Failed) -> None:
-    """What the gate is told; nothing bad of a model that has fallbacks: they are asked before anybody waits."""
+    """What the gate is told; nothing bad of a model that has fallbacks: they are asked before anybody waits.
+
+    A key that is refused is like an outage to all others: they wait, and do not halt one after the other.
+    """
     if isinstance(found, Turn):
         passed.used(found.used.tokens)
         passed.report(OK)
+    elif found.outcome.name in CLOSED:
+        passed.report(Outage(0.0, found.outcome.name))
     elif not found.outcome.is_outage:
         passed.report(OK)
     elif found.is_last:

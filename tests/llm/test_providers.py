@@ -250,13 +250,17 @@ async def test_what_an_operator_has_to_mend_halts_with_words(
     provider: Provider, protocol: str, status: int, name: str
 ) -> None:
     provider.default = Status(status, message=f"no: {KEY}")
+    call = Call()
 
     with pytest.raises(StepHalts, match="assessor") as raised:
-        await ask(model(provider, protocol), Call())
+        await ask(model(provider, protocol), call)
 
     assert type(raised.value).__name__ == name
     assert KEY not in str(raised.value)
     assert len(provider.requests) == 1
+    assert call.reports == [OK if name == "RequestRefused" else Outage(0.0, name)], (
+        "the others wait, if it is not this one"
+    )
 
 
 async def test_a_key_that_is_not_set_halts_with_its_variables_name(
