@@ -15,6 +15,7 @@ LEAST_SECRET: Final = 6
 
 _NAME: Final = r"(?:api[ _-]?key|access[_-]?key|secret|passw(?:or)?d|passphrase|credentials?|\b(?:\w+[_-])?token)"
 _SECRET_VARIABLE: Final = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"\w://[^\s/?#@:]*:([^\s/?#@]+)@")
 _HEADER: Final = r"(?:(?:proxy-)?authorization|(?:x-)?(?:goog-)?api-?key|x-auth-token)"
 _IS: Final = r"(?:['\"]?\s*[:=]\s*|['\"]\s*,\s*)(?:b?['\"])?"
 """Between a header's name and its value, in a message, an object or a list of pairs."""
@@ -50,10 +51,10 @@ _RULES: Final = tuple(
 def scrubbed(text: str, environment: Mapping[str, str] | None = None) -> str:
     """The text with all that is, or looks like, a secret put out of sight.
 
-    Hidden are: values of the environment's variables whose names end in KEY, TOKEN, SECRET, PASSWORD or CREDENTIALS;
-    headers that carry a key; tokens behind `Bearer`; user and password in an address, and parameters of its query that
-    are named for a secret; `api_key=...` and its like; and what has the shape of a well-known provider's key.
-    `environment` is this process's unless it is given.
+    Hidden are: values of the environment's variables whose names end in KEY, TOKEN, SECRET, PASSWORD or CREDENTIALS,
+    and the passwords in its addresses; headers that carry a key; tokens behind `Bearer`; user and password in an
+    address, and parameters of its query that are named for a secret; `api_key=...` and its like; and what has the shape
+    of a well-known provider's key. `environment` is this process's unless it is given.
     """
     text = text[:LONGEST_READ]
     for secret in _known(os.environ if environment is None else environment):
@@ -66,4 +67,5 @@ def scrubbed(text: str, environment: Mapping[str, str] | None = None) -> str:
 def _known(environment: Mapping[str, str]) -> list[str]:
     """The longest first, so that one that holds another is hidden whole."""
     found = {value for name, value in environment.items() if _SECRET_VARIABLE.search(name)}
+    found |= {user[1] for value in environment.values() for user in _PASSWORD.finditer(value)}
     return sorted((value for value in found if len(value) >= LEAST_SECRET), key=len, reverse=True)

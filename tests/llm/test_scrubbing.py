@@ -91,3 +91,9 @@ def test_ordinary_words_stay(text: str) -> None:
 
 def test_a_very_long_text_is_read_to_a_bound_and_in_a_moment() -> None:
     assert len(scrubbed("key=" * 10_000_000, {})) <= 100_000
+
+
+def test_the_password_of_an_address_in_the_environment_is_hidden_where_it_stands_alone() -> None:
+    environment = {"LONGWATCH_MODEL_JUDGE_URL": f"https://ann:{SECRET}@models.example/v1", "OTHER": "https://a.example"}
+
+    assert scrubbed(f"ann with {SECRET} may not come in", environment) == f"ann with {HIDDEN} may not come in"
