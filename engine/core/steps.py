@@ -121,6 +121,11 @@ class Runner(typing.Protocol):
     failures: int
     """Failed attempts since the last result that was kept."""
 
+    @property
+    def again(self) -> bool:
+        """Whether an attempt that is gone may have begun what `once` runs now."""
+        ...
+
     async def once(
         self,
         name: str,

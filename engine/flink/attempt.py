@@ -44,6 +44,8 @@ Said = ResultEntry | FailureEntry | KeptEntry | AskedEntry
 _NOTHING: Mapping[str, Raw] = {}
 _inside: ContextVar[tuple[str, ...]] = ContextVar("once")
 """The names of `once` that the running code stands in."""
+_unsure: ContextVar[bool] = ContextVar("again", default=False)
+"""Whether an earlier attempt may have begun what runs."""
 
 
 class InvalidResult(ValueError):
@@ -143,6 +145,11 @@ class Attempt:
         deadline = _in(flight.deadline - self._clock.time())
         self.context = StepContext(f"{call.run}.{call.id}", call.attempt, deadline, resources, self)
 
+    @property
+    def again(self) -> bool:
+        """See `engine.core.steps.Runner.again`."""
+        return _unsure.get()
+
     # -- once ----------------------------------------------------------------------------------------------------
 
     async def once(
@@ -186,6 +193,7 @@ class Attempt:
         again, self._again = self._again, False
         self._running[name] = None
         token = _inside.set((*_inside.get(()), name))
+        unsure = _unsure.set(again)
         began, started = time.perf_counter(), int(time.time() * 1000)
         try:
             value = await work()
@@ -200,6 +208,7 @@ class Attempt:
             self._blamed.append((error, name))
             raise
         finally:
+            _unsure.reset(unsure)
             _inside.reset(token)
             del self._running[name]
             self._ended.set()

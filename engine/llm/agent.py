@@ -218,7 +218,7 @@ class _Conversation:
 class Alone:
     """`Runner` of a step that a test calls by itself: nothing is kept, nobody can be asked."""
 
-    failures = 0
+    failures, again = 0, False
 
     async def once(
         self,

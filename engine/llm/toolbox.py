@@ -122,7 +122,8 @@ class StepTool:
     async def _answer(self, value: Any, calling: Calling) -> Any:  # noqa: ANN401 - likewise
         step, outer = self._step, calling.context
         # An earlier attempt of the agent may have begun this very call.
-        if step.reconcile is not None and outer.attempt > 1 and (found := await step.reconcile(value)) is not None:
+        begun = outer.attempt > 1 or calling.runner.again
+        if step.reconcile is not None and begun and (found := await step.reconcile(value)) is not None:
             return found
         context = StepContext(
             calling.key, calling.runner.failures + 1, datetime.now(UTC) + step.timeout, outer.resources, Inside(calling)
@@ -138,7 +139,7 @@ class Inside:
 
     def __init__(self, calling: Calling) -> None:
         self._calling = calling
-        self.failures = calling.runner.failures
+        self.failures, self.again = calling.runner.failures, calling.runner.again
 
     async def once(
         self,

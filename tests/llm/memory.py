@@ -69,6 +69,8 @@ class Call:
 class Runner:
     """One attempt."""
 
+    again = False
+
     def __init__(self, call: Call) -> None:
         self._call = call
         self._names: set[str] = set()
