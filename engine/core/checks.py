@@ -20,6 +20,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from engine.core.definition import Handler, StateSpec, attributes, members, span, superstates
 from engine.core.model import BudgetSpent, Event, Final, Mark, Moment, Question, State, Work, key_problem
+from engine.core.steps import Spends
 
 if TYPE_CHECKING:
     from engine.core.definition import Workflow
@@ -331,16 +332,13 @@ def _questions(workflow: Workflow[Any]) -> Iterator[str]:
 
 
 def _budgets(workflow: Workflow[Any]) -> Iterator[str]:
-    """A bound of the budget needs that bound on every step that spends."""
+    """A bound of the budget needs that bound on every step that asks a model."""
     budget = workflow.budget
     amounts = [a for a in (budget.run, budget.total, budget.day) if a is not None] if budget else []
     for step in sorted(workflow.steps.values(), key=lambda s: s.name):
-        for amount in amounts if step.spends else ():
-            assert step.spends is not None  # noqa: S101 - asked above
-            for bound, has, name in (
-                (amount.cost, step.spends.cost, "eur"),
-                (amount.tokens, step.spends.tokens, "tokens"),
-            ):
+        spends = step.spends or Spends()
+        for amount in amounts if step.spends or step.model else ():
+            for bound, has, name in ((amount.cost, spends.cost, "eur"), (amount.tokens, spends.tokens, "tokens")):
                 if bound is not None and has is None:
                     yield f"{step.name} has no bound on {name}, but the budget of {workflow.name!r} has; add limits="
                 elif bound is not None and has is not None and has > bound:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from engine import Amount, Budget, DefinitionError, Event, Raise, Workflow, llm_step
+from engine import Amount, Budget, DefinitionError, Event, Raise, Workflow
 from engine.testing import Simulation
 from tests.cli.pages import Page
 
@@ -99,7 +99,3 @@ def test_bounds_that_do_not_fit_are_told(page: ModuleType) -> None:
 
     with pytest.raises(DefinitionError, match="may use more eur in one call than the whole budget"):
         Workflow("letters", start=page.receive, states=states, budget=Budget(run=Amount(eur="0.01")))
-
-
-def test_a_step_without_bounds_reserves_nothing() -> None:
-    assert llm_step("a", model="b", instructions="c", takes=str, gives=str).spends is None

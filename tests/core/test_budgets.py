@@ -160,6 +160,14 @@ def test_a_step_without_a_bound_that_the_budget_has_is_refused() -> None:
         claims(Budget(day=Amount(tokens=10)))
 
 
+def test_a_step_that_asks_a_model_needs_the_bounds_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(assess), "spends", None)
+    monkeypatch.setitem(vars(assess), "model", "m")
+
+    with pytest.raises(DefinitionError, match="assess has no bound on eur, but the budget of 'claims' has"):
+        claims(Budget(run=Amount(eur="1")))
+
+
 def test_a_call_is_reserved_for_and_settled_by_what_it_used() -> None:
     run = Run(BY_RUN)
     run.send(Filed(text="x"))
