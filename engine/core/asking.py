@@ -79,7 +79,9 @@ def answered(fold: Fold, entry: AnswerEntry) -> str:
         return ""
     fold.snap.taken = ""
     output = Raw(msgspec.json.encode({"who": entry.who, "answer": entry.answer}))
-    fold.launch(_keep(fold, call, entry.name, output, asks=None, status="running", attempt=call.attempt + 1))
+    # The time that people took does not count towards the call's `total`.
+    again = {"asks": None, "status": "running", "attempt": call.attempt + 1, "since": fold.at}
+    fold.launch(_keep(fold, call, entry.name, output, **again))
     return ""
 
 

@@ -110,7 +110,8 @@ class _Asked(Protocol[Q_co, A_co]):
 def ask(question: _Asked[Q, A], *, otherwise: A | None = None) -> Step[Q, A]:
     """A step that another run answers, at a definite place of the log: `@runs(ask(HistoryAsked))`.
 
-    `otherwise` is the answer where no run stands under the question's key; without it that is a failure, `NoRun`.
+    `otherwise` is the answer where no run stands under the question's key, or one that is over; without it these are
+    failures, `NoRun` and `RunFinished`.
     """
     kind: Any = question
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 MAX_FAILED = 100
+NOBODY = ("NoRun", "RunFinished")
+"""Why a question has no answer that `otherwise` stands in for."""
 
 
 def must(handler: Handler | None) -> Handler:
@@ -104,7 +106,7 @@ def fail(fold: Fold, entry: FailureEntry) -> str:
         if fold.resumed != "skip":
             message = f"{call.step}: {entry.message}; mend it, then `longwatch resume`"
             raise StepHalts(message)
-    elif step is not None and step.otherwise is not None and entry.error == "NoRun":
+    elif step is not None and step.otherwise is not None and entry.error in NOBODY:
         return done_with(fold, call, Raw(step.write_output(step.otherwise)))
     elif step is not None and not entry.final and (wait := pause(fold, step, call, entry)) is not None:
         waiting = msgspec.structs.replace(
