@@ -48,13 +48,16 @@ def as_tools(step: str, tools: Sequence[Any]) -> tuple[Tool, ...]:
 
     Raises:
         TypeError: something else is among them.
-        ValueError: two have one name, or a name is the output's.
+        ValueError: two have one name, or one has a `limit`.
     """
     for given in tools:
         what: Any = given.what if isinstance(given, Tool) else given
         if not isinstance(what, (Step, McpTools)):
             message = f"llm_step {step!r}: {what!r} is no tool; write a @step, mcp_tools(...) or asking_leave(...)"
             raise TypeError(message)
+        if isinstance(what, Step) and what.limit is not None:
+            message = f"llm_step {step!r}: {what.name} has limit=, which holds where a state runs it, not for a tool"
+            raise ValueError(message)
     made = tuple(t if isinstance(t, Tool) else Tool(t) for t in tools)
     names = [tool.what.name for tool in made if isinstance(tool.what, Step)]
     for name in names:
