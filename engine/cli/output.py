@@ -24,8 +24,14 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def emit(value: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line, at once, so that a reader of a pipe sees it."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode) + "\n")
+    """Print one JSON object on one line, at once, so that a reader of a pipe sees it.
+
+    What a terminal would obey stands escaped, as JSON allows: it reads back the same.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_encode)
+    if not text.isprintable():
+        text = "".join(_json_visible(character) for character in text)
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
@@ -89,6 +95,12 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) in _HIDDEN:
         return character.encode("unicode_escape").decode("ascii")
     return character
+
+
+def _json_visible(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    return json.dumps(character)[1:-1] if not character.isascii() else f"\\u{ord(character):04x}"
 
 
 def _encode(value: object) -> object:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ import pytest
 
 from engine.cli import exits
 from engine.cli.app import PANELS, main
-from engine.cli.output import cell, plain, rfc3339
+from engine.cli.output import cell, emit, plain, rfc3339
 from engine.log.errors import LogBusy, LogLost, LogUnavailable
 from tests.cli.conftest import Longwatch
 
@@ -61,6 +62,16 @@ def test_errors_find_their_exit_code() -> None:
 def test_foreign_text_cannot_steer_the_terminal() -> None:
     assert plain("a\x1b[31mb\n\u202ec") == "a\\x1b[31mb\\n\\u202ec"
     assert cell("[red]x[/red]") == r"\[red]x\[/red]"
+
+
+def test_json_cannot_either_and_reads_back_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"text": "a\x1b[31mb\n\u202ec\x9b31m\x7f\U000e0001 \u00e4\u4e2d"}
+    emit(value)
+    printed = capsys.readouterr().out
+
+    assert printed.removesuffix("\n").isprintable()
+    assert "\u00e4\u4e2d" in printed
+    assert json.loads(printed) == value
 
 
 def test_times_are_rfc_3339_in_utc() -> None:
