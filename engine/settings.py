@@ -247,13 +247,6 @@ class Settings(BaseModel):
         description="How long (wall time, whole days) dead letters are kept.",
     )
 
-    model: str = Field(
-        "",
-        description=(
-            "The language model of the example workflows, as `provider:name` with that provider's usual key in "
-            "the environment. Empty: the embedded one."
-        ),
-    )
     models: dict[str, ModelSettings] = Field(
         {},
         description=(
