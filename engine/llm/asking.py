@@ -120,7 +120,13 @@ async def candidates_of(thinking: Thinking, context: StepContext) -> tuple[Candi
     """
     found = context.resources.get(f"model:{thinking.model}")
     if isinstance(found, OpenedModel):
-        return await found.candidates()
+        try:
+            return await found.candidates()
+        except StepHalts:
+            async with _passing(context.runner, thinking.model, 0) as passed:
+                if passed is not None:
+                    passed.report(Outage(0.0, "NotSetUp"))
+            raise
     if isinstance(found, tuple) and all(isinstance(one, Candidate) for one in found):
         return found
     if isinstance(found, Asked):
@@ -185,11 +191,7 @@ class Asking:
         return _kept(found)
 
     def _gate(self, question: Question) -> AbstractAsyncContextManager[Pass | None]:
-        passing = getattr(self._runner, "passing", None)
-        if passing is None:
-            return nullcontext()
-        gate: AbstractAsyncContextManager[Pass] = passing(f"model:{self._thinking.model}", tokens=question.tokens)
-        return gate
+        return _passing(self._runner, self._thinking.model, question.tokens)
 
     async def _ask_each(self, question: Question) -> Turn | Failed:
         """An answer, or what became of the last one that was asked."""
@@ -251,6 +253,15 @@ def _settings(one: Candidate, question: Question) -> ModelSettings:
     if one.is_idempotent:
         settings["extra_headers"] = {**settings.get("extra_headers", {}), "Idempotency-Key": question.key}
     return cast("ModelSettings", settings)
+
+
+def _passing(runner: Runner | None, model: str, tokens: int) -> AbstractAsyncContextManager[Pass | None]:
+    """A pass of the model's gate; None where there is none, as in a test."""
+    passing = getattr(runner, "passing", None)
+    if passing is None:
+        return nullcontext()
+    gate: AbstractAsyncContextManager[Pass] = passing(f"model:{model}", tokens=tokens)
+    return gate
 
 
 def _report(passed: Pass, found: Turn | Failed) -> None:

@@ -267,9 +267,12 @@ async def test_a_key_that_is_not_set_halts_with_its_variables_name(
     provider: Provider, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OUR_KEY")
+    call = Call()
 
     with pytest.raises(StepHalts, match="OUR_KEY is to hold its key"):
-        await ask(model(provider, protocol), Call())
+        await ask(model(provider, protocol), call)
+
+    assert call.reports == [Outage(0.0, "NotSetUp")], "the others wait"
 
 
 async def test_a_password_in_an_address_is_not_kept(provider: Provider, protocol: str) -> None:
