@@ -565,7 +565,7 @@ class Fold:
                 raise BadEvent(message)
             return f"{spec.name} does not know {entry.type}"
         event = self._read_event(entry, handler.event or Event)
-        self.snap.hops = entry.hops
+        self.snap.hops, self.snap.hopped = entry.hops, self.at if entry.hops else 0
         if entry.who:
             self.snap.taken = ""
         self.answer(handler, self.call_handler(handler, self.state(), event))
@@ -590,7 +590,7 @@ class Fold:
             raise ValueError(str(error)) from None  # it halted here before: that run is there, and stays
         snap.entered = self.at
         if isinstance(entry, EventEntry):
-            snap.hops = entry.hops
+            snap.hops, snap.hopped = entry.hops, self.at if entry.hops else 0
         starting = self.workflow.starting
         answer = starting.function(event, self.context()) if starting.takes_context else starting.function(event)
         self.answer(starting, answer)

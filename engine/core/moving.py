@@ -106,7 +106,8 @@ def fire(fold: Fold, timer: Timer) -> str:
     handler = spec.timers_by_name.get((timer.owner, timer.handler))
     rest = tuple(t for t in fold.snap.timers if t is not timer)
     fold.snap.timers = (*rest, *next_of(fold, timer))
-    fold.snap.hops = 0
+    if timer.due > fold.snap.hopped:  # an `@at` that is due at once goes on with a circle of events
+        fold.snap.hops = fold.snap.hopped = 0
     if handler is None:
         return f"{spec.name} has no timer {timer.handler} of {timer.owner or spec.name}"
     fold.answer(handler, fold.call_handler(handler, fold.state()))

@@ -42,6 +42,7 @@ def quick_start(workflow: Workflow[Any], entry: EventEntry, place: Place, rules:
             state="",
             data=NOTHING,
             hops=entry.hops,
+            hopped=place.at if entry.hops else 0,
             seen=((place.at, event_hash(entry.source, entry.id)),),
         )
         return _moved(workflow, snap, spec, answer, entry, place, rules, "event", entry.type, entry.id)
@@ -58,7 +59,7 @@ def quick_result(
     if len(snap.calls) != 1 or len(snap.works) != 1 or not _at_rest(workflow, snap):
         return None
     call, progress = snap.calls[0], snap.works[0]
-    if call.id != entry.call or snap.run != entry.run or call.status != "running" or call.kept:
+    if call.id != entry.call or snap.run != entry.run or call.status != "running" or call.kept or call.reserved:
         return None
     if progress.size != 1 or progress.work != call.work:
         return None
@@ -144,6 +145,7 @@ def _moved(
         works=works,
         seen=before.seen,
         hops=before.hops,
+        hopped=before.hopped,
         prev=f"{position}/0",
     )
     raw = write_stored(snap)

@@ -95,6 +95,9 @@ class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run
     seen: tuple[tuple[int, str], ...] = ()
     """(log ms, hash of source and id) of the events of the last 7 days, at most 1,000."""
     hops: int = 0
+    """How many published events led here without an event from outside or a timer that took time."""
+    hopped: int = 0
+    """When that number was set, log ms; a timer that is due then has taken none."""
     halted: Halted | None = None
     halted_timer: Timer | None = None
     """The timer whose handler halted the run; none: an entry did, the first of those held."""

@@ -386,3 +386,37 @@ def test_a_run_that_leaves_what_it_waits_for_gives_its_place_back() -> None:
     bank.carry(second, second.order("cancel"))
     assert bank.state["waiting"] == []
     assert bank.account.record.to == "Open"
+
+
+class Alone(State):
+    text: str
+
+    @runs(assess)
+    def question(self) -> str:
+        return self.text
+
+    @question.done
+    def assessed(self, score: int) -> Over:
+        return Over(why="assessed")
+
+    @question.failed
+    def failed(self, failure: StepFailed) -> Over:
+        return Over(why=failure.type)
+
+
+def wait_alone(event: Filed) -> Alone:
+    return Alone(text=event.text)
+
+
+def alone() -> Workflow[Filed]:
+    budget = Budget(day=Amount(eur="0.40"), account="all claims")
+    return Workflow("claims", start=wait_alone, states=[Alone, Over], budget=budget)
+
+
+def test_a_call_that_kept_nothing_is_settled_with_its_account_too() -> None:
+    bank = Bank(alone())
+    run = bank.open("a")
+    bank.carry(run, run.result(run.call("assess"), 1))
+
+    assert run.grave.state == "Over"
+    assert bank.state["reserved"] == {"tokens": 0, "cost": 0}

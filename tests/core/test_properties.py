@@ -82,6 +82,7 @@ def _act(engine: Engine, script: list[int], what: int, how: int, count: int) -> 
 @settings(max_examples=SCHEDULES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(scripts, actions, st.sampled_from([1.0, 1.0, 20_000.0]))
 @example([229, 0], [(0, 0), (0, 15), (4, 0), (20, 64), (0, 0)], 1.0)  # a timer halts the run before an entry
+@example([30], [(0, 184), (23, 44), (23, 44)], 1.0)  # a timer due at once and the event that it publishes go in circles
 def test_live_crashed_and_whole_folds_are_one(script: list[int], schedule: list[tuple[int, int]], lapse: float) -> None:
     engine = play(script, schedule, lapse)
     kept, outputs = batch(machine, engine.tape, lapse)
