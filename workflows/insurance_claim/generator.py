@@ -60,7 +60,8 @@ NO_SURVEY = "the photos are enough"
 MORE_TOKENS = 2_500
 AMOUNTS_EUR = ((50, 499), (500, 5_000), (5_001, 9_000), (9_001, 30_000))
 LIMITS_EUR = (3_000, 9_000, 20_000)
-EARLIER_CLAIMS = (0, 1, 2, 4)
+EARLIER_CLAIMS = (0, 1, 2)
+"""A customer of the demo comes to three by what is remembered of him."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def behaviour(number: int, *, of: int = CLAIMS, seed: int = SEED) -> Behaviour:
 
 def _claim(number: int, dice: Dice) -> Claim:
     customer = dice.randrange(CUSTOMERS)
-    lowest, highest = dice.choices(AMOUNTS_EUR, weights=(40, 40, 14, 6))[0]
+    lowest, highest = dice.choices(AMOUNTS_EUR, weights=(41, 41, 14, 4))[0]
     slip = "x" if dice.happens(2) else ""  # of the pen: such a policy is in no register
     return Claim(
         claim_id=f"c-{number + 1:04}",
@@ -255,8 +256,8 @@ def registers(seed: int = SEED) -> tuple[dict[PolicyId, Policy], dict[CustomerId
     customers: dict[CustomerId, History] = {}
     for number in range(CUSTOMERS):
         dice = Dice(f"{seed}/customer/{number}")
-        limit = dice.choices(LIMITS_EUR, weights=(1, 6, 3))[0]
-        earlier = dice.choices(EARLIER_CLAIMS, weights=(60, 20, 12, 8))[0]
+        limit = dice.choices(LIMITS_EUR, weights=(1, 12, 7))[0]
+        earlier = dice.choices(EARLIER_CLAIMS, weights=(64, 22, 14))[0]
         policies[PolicyId(f"p-{number:03}")] = Policy(limit_eur=limit)
         customers[CustomerId(f"u-{number:03}")] = History(claims_last_5_years=earlier)
     return policies, customers

@@ -37,7 +37,7 @@ PAST_CLAIMS: dict[Amounts, str] = {
     "small": "others like it were approved",
     "medium": "others like it were approved",
     "large": "a person looked at others like it",
-    "above the limit": "others like it were rejected",
+    "above the limit": "a person looked at others like it",
 }
 """In bands, as the question to the model is: like claims get like answers."""
 WEATHER = {"hail": "hail was reported", "storm": "no storm was reported"}
