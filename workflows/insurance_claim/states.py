@@ -102,7 +102,7 @@ class Assessing(Open):
     @question.failed
     def unassessed(self, failure: StepFailed) -> HumanReview:
         """No answer in the form that is wanted, too many tokens, a refusal, ...: a person is told what it was."""
-        reason = f"{failure.type}: {failure.error}"
+        reason = f"{failure.type}: {failure.error}" if failure.type else failure.error
         return HumanReview(claim=self.claim, documents=self.documents, reason=reason)
 
 
