@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from engine.core import account
 from engine.core.budget import lacking, micro
-from engine.core.entry import AnswerEntry, Asker, EventEntry, ResultEntry, Used
+from engine.core.entry import AnswerEntry, Asker, EventEntry, FailureEntry, ResultEntry, Used
 from engine.core.ids import CallId
 from engine.core.model import BudgetSpent, Raise
 from engine.core.reaction import AskRun
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 GROUP = "budgets"
 RESERVE = ".budget"
 """Behind a call's id: the reservation for it, whose answer must not be taken for the call's."""
+LATE = "late: no call waits for this reservation any longer"
 
 
 def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
@@ -53,18 +54,29 @@ def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
 
 def granted(fold: Fold, entry: ResultEntry) -> str:
     """What the account answered."""
-    id_ = entry.call.removesuffix(RESERVE)
-    call = next((c for c in fold.snap.calls if c.id == id_ and c.status == "reserving"), None)
-    if call is None or entry.run != fold.snap.run:
-        return "late: no call waits for this reservation any longer"
     answer = account.Granted.model_validate_json(bytes(entry.output))
-    if answer.granted:
-        fold.launch(msgspec.structs.replace(call, status="running"))
-        return ""
+    if not answer.granted:
+        return refused(fold, entry, answer.why)
+    if (call := _reserving(fold, entry)) is None:
+        return LATE
+    fold.launch(msgspec.structs.replace(call, status="running"))
+    return ""
+
+
+def _reserving(fold: Fold, entry: ResultEntry | FailureEntry) -> Pending | None:
+    id_ = entry.call.removesuffix(RESERVE)
+    waiting = (c for c in fold.snap.calls if c.id == id_ and c.status == "reserving")
+    return next(waiting, None) if entry.run == fold.snap.run else None
+
+
+def refused(fold: Fold, entry: ResultEntry | FailureEntry, why: str) -> str:
+    """The account has nothing left for it, or cannot answer: it may be over, or left out what halted it."""
+    if (call := _reserving(fold, entry)) is None:
+        return LATE
     step = fold.workflow.steps[call.step]
     if fold.snap.spent is not None and step.spends is not None:
         fold.snap.spent = _reserved(fold.snap.spent, step.spends, -1)
-    fold.put(broke(fold, msgspec.structs.replace(call, reserved=False), fold.workflow.account, answer.why))
+    fold.put(broke(fold, msgspec.structs.replace(call, reserved=False), fold.workflow.account, why))
     return ""
 
 

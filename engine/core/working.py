@@ -95,6 +95,8 @@ def work_done(fold: Fold, progress: Progress, results: Sequence[tuple[int, Raw]]
 def fail(fold: Fold, entry: FailureEntry) -> str:
     call = fold.pending(entry.run, entry.call)
     if call is None:
+        if entry.call.endswith(spending.RESERVE):
+            return spending.refused(fold, entry, f"{entry.error}: {entry.message}")
         return "late: nobody waits for this call any longer"
     if call.status != "asked" and (entry.attempt != call.attempt or call.status != "running"):
         return f"late: attempt {entry.attempt} was given up before"

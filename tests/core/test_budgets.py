@@ -28,7 +28,7 @@ from engine import (
 )
 from engine.core.account import ACCOUNTS, BudgetRaised, accounts
 from engine.core.budget import euros, micro
-from engine.core.entry import AnswerEntry, KeptEntry, QuestionEntry, ResultEntry, Used
+from engine.core.entry import AnswerEntry, FailureEntry, KeptEntry, QuestionEntry, ResultEntry, Used
 from engine.core.ids import CallId
 from engine.core.reaction import AskRun, Forget, Keep, Reaction, Reply, StartCall
 from engine.core.steps import Retry, Spends, Step
@@ -127,7 +127,7 @@ def keep(run: Run, call: StartCall, index: int, spent: Used | None = None, name:
 
 def raise_budget(run: Run, call: CallId, eur: str, who: str = "ann") -> Reaction:
     answer = Raw(Raise(eur=Decimal(eur)).model_dump_json().encode())
-    return run.fold(AnswerEntry(run.workflow.name, "k", call, "budget", who, answer))
+    return run.fold(AnswerEntry(run.workflow.name, run.key, call, "budget", who, answer))
 
 
 def test_money_is_counted_in_millionths() -> None:
@@ -302,7 +302,12 @@ class Bank:
             if isinstance(reply, Reply) and reply.asker.call:
                 asker = reply.asker
                 run = self.runs[asker.key]
+                entry: ResultEntry | FailureEntry
                 entry = ResultEntry(asker.workflow, asker.key, asker.run, asker.call, 1, reply.output)
+                if reply.error:
+                    entry = FailureEntry(
+                        asker.workflow, asker.key, asker.run, asker.call, 1, reply.error, reply.message, final=True
+                    )
                 self.carry(run, run.fold(entry))
 
     @property
@@ -420,3 +425,20 @@ def test_a_call_that_kept_nothing_is_settled_with_its_account_too() -> None:
 
     assert run.grave.state == "Over"
     assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
+
+
+def test_a_call_whose_account_cannot_answer_waits_for_people() -> None:
+    bank = Bank(SHARED)
+    bank.open("a")
+    bank.account.order("cancel")
+    run = bank.open("b")
+
+    (asks,) = run.record.asks
+    assert (asks.group, asks.name) == ("budgets", "budget")
+    assert "RunFinished: the run is finished (Open)" in asks.question
+    assert run.snapshot.spent is not None
+    assert run.snapshot.spent.reserved_cost == 0
+
+    bank.account.stored = None  # its grave is swept
+    bank.carry(run, raise_budget(run, asks.call, "0.01"))
+    assert run.snapshot.calls[0].status == "running"
