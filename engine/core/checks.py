@@ -20,7 +20,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
 from engine.core.definition import Handler, StateSpec, attributes, members, span, superstates
 from engine.core.model import BudgetSpent, Event, Final, Mark, Moment, Question, State, Work, key_problem
-from engine.core.steps import Spends
+from engine.core.steps import Spends, Step
 
 if TYPE_CHECKING:
     from engine.core.definition import Workflow
@@ -335,7 +335,7 @@ def _budgets(workflow: Workflow[Any]) -> Iterator[str]:
     """A bound of the budget needs that bound on every step that asks a model."""
     budget = workflow.budget
     amounts = [a for a in (budget.run, budget.total, budget.day) if a is not None] if budget else []
-    for step in sorted(workflow.steps.values(), key=lambda s: s.name):
+    for step in sorted(_called(workflow).values(), key=lambda s: s.name):
         spends = step.spends or Spends()
         for amount in amounts if step.spends or step.model else ():
             for bound, has, name in ((amount.cost, spends.cost, "eur"), (amount.tokens, spends.tokens, "tokens")):
@@ -343,6 +343,14 @@ def _budgets(workflow: Workflow[Any]) -> Iterator[str]:
                     yield f"{step.name} has no bound on {name}, but the budget of {workflow.name!r} has; add limits="
                 elif bound is not None and has is not None and has > bound:
                     yield f"{step.name} may use more {name} in one call than the whole budget of {workflow.name!r}"
+
+
+def _called(workflow: Workflow[Any]) -> Mapping[str, Step[Any, Any]]:
+    """The steps of its `@runs`; where a handler answers with calls, all that its modules name."""
+    specs = workflow.specs.values()
+    if any(handler.calls for spec in specs for handler in spec.handlers()):
+        return workflow.steps
+    return {step.name: step for spec in specs for work in spec.works for step in work.steps}
 
 
 def _silent(spec: StateSpec, workflow: Workflow[Any]) -> Iterator[str]:
