@@ -2,7 +2,8 @@
 
 The kill comes while an agent is in mid-thought: it has stored a turn, and is about the next one.
 
-Real: the engine, its log, the language model, the kill. Synthetic: customers, claims and reviewers (generator.py).
+Real: the engine, its log, the language model, the kill, the commands by which people answer. Synthetic: customers,
+claims, and what people say (generator.py).
 
 The log runs with a lapse of 20,000: a day takes 4.3 seconds. So a review, which expires after 14 days, has 60 seconds
 of the wall, of which the slowest reviewer takes 17. Neither the restart nor the model's queue lets it expire: people
@@ -49,6 +50,8 @@ KILLED_BY = timedelta(days=9)
 MODEL_SETTING = "LONGWATCH_MODEL_CLAIMS_ASSESSOR"
 GIVEN_UP_ON = timedelta(days=75)
 """Past every deadline: only a machine on which the model is slower than all of them gets there."""
+FIRST_ASSESSED = 8
+"""So many agents are looked at: two are at work, the others wait for the model in turn."""
 LOOK_EVERY_S = 0.3
 LOOK_CLOSELY_EVERY_S = 0.05
 
@@ -117,7 +120,7 @@ class Demo:
     async def _may_be_killed(self, client: Client, day: timedelta) -> bool:
         if day > KILLED_BY or day <= KILLED_FROM:
             return day > KILLED_BY
-        for address in self.people.assessed:
+        for address in self.people.assessed[:FIRST_ASSESSED]:
             if await in_mid_thought(client, address):
                 return True
         return False

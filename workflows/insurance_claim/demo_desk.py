@@ -114,7 +114,7 @@ class Desk:
                 await self._by_commands(planned, commands)
             else:
                 await self._by_client(planned, client)
-        except (LongwatchError, DemoFailedError):
+        except (LongwatchError, DemoFailedError, OSError):
             self._seen.discard(_place(item))
 
     async def _by_client(self, planned: Planned, client: Client) -> None:

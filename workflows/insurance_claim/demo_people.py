@@ -48,6 +48,7 @@ class Standing(Protocol):
     def since(self) -> datetime | None: ...
 
 
+LATE = datetime.max.replace(tzinfo=UTC)
 S = TypeVar("S", bound=Standing)
 
 
@@ -76,7 +77,7 @@ class People:
         self._answered: set[tuple[str, str, datetime]] = set()
         self.states: Counter[str] = Counter()
         self.assessed: list[str] = []
-        """Claims whose agent is at work."""
+        """Claims whose agents are at work or wait for their model, those first that began first."""
         self.finished = 0
 
     async def begin(self, client: Client, lapse: float) -> LogClock:
@@ -101,7 +102,8 @@ class People:
     def look(self, runs: Sequence[Standing]) -> None:
         """See where the claims are, and plan what people do about it: once for each time a claim comes to a state."""
         self.states = Counter(run.state for run in runs)
-        self.assessed = [run.address for run in runs if run.state == "Assessing" and run.status == "running"]
+        thinking = [run for run in runs if run.state == "Assessing" and run.status == "running" and run.since]
+        self.assessed = [run.address for run in sorted(thinking, key=lambda run: run.since or LATE)]
         self.finished = sum(run.status == "finished" for run in runs)
         for run in runs:
             if run.since is not None and (visit := (run.key, run.state, run.since)) not in self._answered:
