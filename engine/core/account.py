@@ -23,6 +23,7 @@ from engine.core.model import Answer, Event, Question, State, at, on
 
 ACCOUNTS = "longwatch-accounts"
 """The workflow's name."""
+MAX_REFUSED = 100
 
 
 class Part(BaseModel):
@@ -150,13 +151,16 @@ class Account(State):
     more: Sum = Sum()
     more_today: Sum = Sum()
     waiting: tuple[Waiting, ...] = ()
+    refused: tuple[str, ...] = ()
+    """The calls refused last: one that is settled before it heard so has nothing to give back."""
     heard: tuple[Origin, ...] = ()
 
     @on
     def reserve(self, event: Reserve, ctx: Context) -> Served:
         if (now := self.on_day(ctx.now.date()).hear(event.origin)) is None:
             return (self.same(),)
-        now = now.model_copy(update={"bounds": event.bounds})
+        refused = tuple(r for r in now.refused if r != event.call)
+        now = now.model_copy(update={"bounds": event.bounds, "refused": refused})
         asker = ctx.asker
         if asker is None:
             return (now.same(),)
@@ -164,7 +168,8 @@ class Account(State):
             new = now.model_copy(update={"reserved": now.reserved.plus(event.needs)})
             return new.same(), Answer(asker, Granted(granted=True))
         if not event.waits:
-            return now.same(), Answer(asker, Granted(granted=False, why=now.lacks(event.needs) or "others wait"))
+            new = now.model_copy(update={"refused": (*refused[1 - MAX_REFUSED :], event.call)})
+            return new.same(), Answer(asker, Granted(granted=False, why=now.lacks(event.needs) or "others wait"))
         names = (asker.workflow, asker.key, str(asker.run), str(asker.call))
         one = Waiting(call=event.call, needs=event.needs, asker=names)
         return (now.model_copy(update={"waiting": (*now.waiting, one)}).same(),)
@@ -174,10 +179,12 @@ class Account(State):
         if (now := self.on_day(ctx.now.date()).hear(event.origin)) is None:
             return (self.same(),)
         waiting = tuple(w for w in now.waiting if not event.call or w.call != event.call)
-        held = event.needs if len(waiting) == len(now.waiting) else Sum()
+        reserved = len(waiting) == len(now.waiting) and event.call not in now.refused
+        held = event.needs if reserved else Sum()
         return now.model_copy(
             update={
                 "waiting": waiting,
+                "refused": tuple(r for r in now.refused if r != event.call),
                 "reserved": now.reserved.plus(held, -1),
                 "spent": now.spent.plus(event.used),
                 "spent_today": now.spent_today.plus(event.used),

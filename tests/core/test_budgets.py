@@ -442,3 +442,20 @@ def test_a_call_whose_account_cannot_answer_waits_for_people() -> None:
     bank.account.stored = None  # its grave is swept
     bank.carry(run, raise_budget(run, asks.call, "0.01"))
     assert run.snapshot.calls[0].status == "running"
+
+
+def test_a_refused_call_that_is_given_up_before_it_heard_gives_nothing_back() -> None:
+    bank = Bank(claims(Budget(day=Amount(eur="0.30"), account="all claims")))
+    run = bank.open("a")
+    call = run.call("assess")
+    keep(run, call, 0, used(15 * CENT))
+    judging = run.result(call, 1)
+    assert run.snapshot.calls[0].status == "reserving"
+
+    cancelled = run.order("cancel")
+    bank.carry(run, judging)
+    assert len(bank.state["refused"]) == 1
+    bank.carry(run, cancelled)
+
+    assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
+    assert bank.state["refused"] == []
