@@ -44,7 +44,10 @@ class Pending(Struct, omit_defaults=True, frozen=True):
     cost: int = 0
     """What it has used."""
     reserved: bool = False
-    """Its step's bounds are reserved from the budgets."""
+    """Its step's bounds are reserved from the budgets: so much, of this account, whatever they are by now."""
+    held_tokens: int = 0
+    held_cost: int = 0
+    account: str = ""
 
 
 class Progress(Struct, omit_defaults=True, frozen=True):

@@ -16,7 +16,7 @@ from engine.core.model import BudgetSpent, Raise
 from engine.core.reaction import AskRun
 from engine.core.record import Asks, Spent
 from engine.core.snapshot import Pending
-from engine.core.steps import BUDGET, Spends, Step
+from engine.core.steps import BUDGET, Step
 
 if TYPE_CHECKING:
     from engine.core.fold import Fold
@@ -31,13 +31,17 @@ def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
     """Reserve what the call may use. Its status says whether it may run now, or what it waits for."""
     budget, needs = fold.workflow.budget, step.spends
     if budget is None or needs is None or call.reserved:
-        return msgspec.structs.replace(call, status="running")
+        return msgspec.structs.replace(call, status="running", asks=None)
     if budget.run is not None:
         spent = fold.snap.spent or Spent()
         if why := lacking(budget.run, spent, needs):
             return broke(fold, call, "run", why)
-        fold.snap.spent = _reserved(spent, needs, 1)
-    call = msgspec.structs.replace(call, reserved=True, asks=None, status="running")
+        fold.snap.spent = spent
+    held_tokens, held_cost = needs.tokens or 0, needs.cost or 0
+    call = msgspec.structs.replace(
+        call, reserved=True, held_tokens=held_tokens, held_cost=held_cost, asks=None, status="running"
+    )
+    _hold(fold, call, 1)
     if not budget.shared:
         return call
     reserve = account.Reserve(
@@ -45,11 +49,11 @@ def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
         call=_name(fold, call),
         origin=_origin(fold),
         waits=not _handled(fold),
-        needs=account.Sum(tokens=needs.tokens or 0, cost=needs.cost or 0),
+        needs=_needs(call),
         bounds=account.Bounds.of(budget),
     )
     fold.commands.append(AskRun(reserve, _asker(fold, CallId(f"{call.id}{RESERVE}"))))
-    return msgspec.structs.replace(call, status="reserving")
+    return msgspec.structs.replace(call, status="reserving", account=fold.workflow.account)
 
 
 def granted(fold: Fold, entry: ResultEntry) -> str:
@@ -73,10 +77,8 @@ def refused(fold: Fold, entry: ResultEntry | FailureEntry, why: str) -> str:
     """The account has nothing left for it, or cannot answer: it may be over, or left out what halted it."""
     if (call := _reserving(fold, entry)) is None:
         return LATE
-    step = fold.workflow.steps[call.step]
-    if fold.snap.spent is not None and step.spends is not None:
-        fold.snap.spent = _reserved(fold.snap.spent, step.spends, -1)
-    fold.put(broke(fold, msgspec.structs.replace(call, reserved=False), fold.workflow.account, why))
+    _hold(fold, call, -1)
+    fold.put(broke(fold, free(call), call.account, why))
     return ""
 
 
@@ -114,17 +116,20 @@ def raised(fold: Fold, call: Pending, entry: AnswerEntry) -> str:
 
 def settle(fold: Fold, call: Pending) -> None:
     """It is over: what it used is spent, what else was reserved for it is free."""
-    step, budget = fold.workflow.steps.get(call.step), fold.workflow.budget
-    if not call.reserved or budget is None or step is None or step.spends is None:
+    if not call.reserved:
         return
-    if fold.snap.spent is not None:
-        spent = _reserved(fold.snap.spent, step.spends, -1)
+    _hold(fold, call, -1)
+    if (spent := fold.snap.spent) is not None:
         tokens, cost = spent.tokens + call.tokens, spent.cost + call.cost
         fold.snap.spent = msgspec.structs.replace(spent, tokens=tokens, cost=cost)
-    if budget.shared:
-        needs = account.Sum(tokens=step.spends.tokens or 0, cost=step.spends.cost or 0)
+    if call.account:
         used = account.Sum(tokens=call.tokens, cost=call.cost)
-        _tell(fold, _name(fold, call), needs, used)
+        _tell(fold, call.account, _name(fold, call), _needs(call), used)
+
+
+def free(call: Pending) -> Pending:
+    """With nothing reserved for it."""
+    return msgspec.structs.replace(call, reserved=False, held_tokens=0, held_cost=0, account="")
 
 
 def use(fold: Fold, used: Used | None, call: Pending | None) -> Pending | None:
@@ -147,16 +152,22 @@ def use(fold: Fold, used: Used | None, call: Pending | None) -> Pending | None:
         return msgspec.structs.replace(call, tokens=call.tokens + used.tokens, cost=call.cost + (used.cost or 0))
     if fold.workflow.account:
         took = account.Sum(tokens=used.tokens, cost=used.cost or 0)
-        _tell(fold, "", account.Sum(), took)
+        _tell(fold, fold.workflow.account, "", account.Sum(), took)
     return call
 
 
-def _reserved(spent: Spent, needs: Spends, sign: int) -> Spent:
-    return msgspec.structs.replace(
-        spent,
-        reserved_tokens=spent.reserved_tokens + sign * (needs.tokens or 0),
-        reserved_cost=spent.reserved_cost + sign * (needs.cost or 0),
-    )
+def _hold(fold: Fold, call: Pending, sign: int) -> None:
+    """Reserve what is held for a call in the run's own budget, or give it back."""
+    if (spent := fold.snap.spent) is not None:
+        fold.snap.spent = msgspec.structs.replace(
+            spent,
+            reserved_tokens=spent.reserved_tokens + sign * call.held_tokens,
+            reserved_cost=spent.reserved_cost + sign * call.held_cost,
+        )
+
+
+def _needs(call: Pending) -> account.Sum:
+    return account.Sum(tokens=call.held_tokens, cost=call.held_cost)
 
 
 def _handled(fold: Fold) -> bool:
@@ -172,9 +183,8 @@ def _asker(fold: Fold, call: CallId) -> Asker:
     return Asker(fold.workflow.name, fold.entry.key, fold.snap.run, call)
 
 
-def _tell(fold: Fold, call: str, needs: account.Sum, used: account.Sum) -> None:
-    key, origin = fold.workflow.account, _origin(fold)
-    settle = account.Settle(account=key, call=call, origin=origin, needs=needs, used=used)
+def _tell(fold: Fold, key: str, call: str, needs: account.Sum, used: account.Sum) -> None:
+    settle = account.Settle(account=key, call=call, origin=_origin(fold), needs=needs, used=used)
     fold.commands.append(AskRun(settle, _asker(fold, CallId(""))))
 
 

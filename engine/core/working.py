@@ -128,7 +128,7 @@ def fail(fold: Fold, entry: FailureEntry) -> str:
 def give_up(fold: Fold, gone: Pending) -> None:
     """A call that nobody waits for has failed: it stays to be seen and retried, the last hundred of them."""
     spending.settle(fold, gone)
-    gone = msgspec.structs.replace(gone, reserved=False, tokens=0, cost=0)
+    gone = msgspec.structs.replace(spending.free(gone), tokens=0, cost=0)
     calls = [gone if c.id == gone.id else c for c in fold.snap.calls if c.id != gone.id or not fold.snap.ended]
     failed = [c for c in calls if c.status == "failed"]
     if len(failed) > MAX_FAILED:

@@ -459,3 +459,18 @@ def test_a_refused_call_that_is_given_up_before_it_heard_gives_nothing_back() ->
 
     assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
     assert bank.state["refused"] == []
+
+
+@pytest.mark.parametrize("now", [CENT, None])
+def test_what_was_reserved_is_given_back_whatever_the_code_says_by_now(
+    now: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank(SHARED)
+    run = bank.open("a")
+    monkeypatch.setitem(vars(assess), "spends", None if now is None else Spends(tokens=1, cost=now))
+
+    bank.carry(run, run.order("cancel"))
+
+    assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
+    assert run.record.spent is not None
+    assert (run.record.spent.reserved_tokens, run.record.spent.reserved_cost) == (0, 0)
