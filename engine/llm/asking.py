@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from engine.llm.step import Thinking
 
 E = TypeVar("E", bound=Exception)
 
+SHARE: Final = 0.95
+"""Of the step's timeout, in which all candidates are asked."""
 RESPONSE: Final[TypeAdapter[ModelResponse]] = TypeAdapter(ModelResponse)
 FEW_TOKENS: Final = 4_096
 """So many any model may be allowed to answer; a larger bound is not said to a provider, which may not know it."""
@@ -143,6 +146,8 @@ class Asking:
 
     def __init__(self, thinking: Thinking, candidates: Sequence[Candidate], runner: Runner) -> None:
         self._thinking, self._candidates, self._runner = thinking, candidates, runner
+        # So that each can be asked before the step's own timeout ends the attempt.
+        self._share = SHARE * thinking.step.timeout.total_seconds() / len(candidates)
 
     @property
     def first(self) -> Candidate:
@@ -216,7 +221,8 @@ class Asking:
         try:
             parameters = held.parameters() if held else question.form.parameters(one.output, list(question.tools))
             messages = one.asked.prepare_messages(held.messages() if held else list(question.messages), parameters)
-            response = await one.asked.request(messages, _settings(one, question), parameters)
+            async with asyncio.timeout(self._share):
+                response = await one.asked.request(messages, _settings(one, question), parameters)
             response = held.read(response) if held else response
         except Exception as error:  # noqa: BLE001 - each is classed
             outcome = classify(error, one.who, failures=self._runner.failures)

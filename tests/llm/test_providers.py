@@ -25,6 +25,7 @@ from tests.providers import (
     Drip,
     EmptyChoices,
     Huge,
+    Never,
     NotJson,
     OtherShape,
     Plausible,
@@ -354,6 +355,17 @@ async def test_while_a_provider_is_down_its_fallback_is_asked_at_once(provider: 
         await Call().run(assess(), Dossier(claim="b"), resources)
 
     assert [r.model for r in provider.requests[before:]] == ["claude-haiku-4-5"]
+
+
+async def test_a_provider_that_never_answers_is_given_up_and_its_fallback_asked(provider: Provider) -> None:
+    provider.script = lambda request: Never() if request.model == "gpt-5-mini" else GOOD
+    call = Call()
+    chosen = model(provider, fallback=[model(provider, "anthropic")])
+
+    await ask(chosen, call, assess(timeout=timedelta(seconds=3)))
+
+    assert [r.model for r in provider.requests] == ["gpt-5-mini"] * 2 + ["claude-haiku-4-5"]
+    assert [type(w).__name__ for w in call.waits] == ["TimedOut"]
 
 
 async def test_a_model_that_is_not_there_goes_to_the_fallback_and_a_bad_key_does_not(provider: Provider) -> None:
