@@ -95,6 +95,13 @@ def broke(fold: Fold, call: Pending, budget: str, why: str) -> Pending:
     return msgspec.structs.replace(call, status="asking", asks=asks)
 
 
+def unsay(fold: Fold, call: Pending) -> None:
+    """It is over before its state heard that it cannot be paid for: no later state is to hear so."""
+    id_ = f"{_name(fold, call)}{RESERVE}"
+    if any(e.id == id_ for e in fold.snap.kept):
+        fold.snap.kept = tuple(e for e in fold.snap.kept if e.id != id_)
+
+
 def raised(fold: Fold, call: Pending, entry: AnswerEntry) -> str:
     """A person says how much more, for this call and others of the run that wait for the same; or no more."""
     try:

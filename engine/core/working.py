@@ -60,6 +60,8 @@ def end(fold: Fold, call: Pending) -> None:
         fold.commands.append(Forget(fold.snap.run, call.id))
     if call.reserved:
         spending.settle(fold, call)
+    if call.asks is not None:
+        spending.unsay(fold, call)
 
 
 def drop(fold: Fold, call: Pending) -> None:

@@ -474,3 +474,67 @@ def test_what_was_reserved_is_given_back_whatever_the_code_says_by_now(
     assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
     assert run.record.spent is not None
     assert (run.record.spent.reserved_tokens, run.record.spent.reserved_cost) == (0, 0)
+
+
+class Nudged(Event):
+    pass
+
+
+class First(State):
+    later = (Nudged,)
+
+    @runs(assess)
+    def question(self) -> str:
+        return ""
+
+    @question.done
+    def assessed(self, score: int) -> Second:
+        return Second()
+
+    @question.failed
+    def failed(self, failure: StepFailed) -> Over:
+        return Over(why=failure.type)
+
+
+class Second(State):
+    @runs(judge)
+    def question(self) -> str:
+        return ""
+
+    @question.done
+    def judged(self, score: int) -> Over:
+        return Over(why="judged")
+
+    @question.failed
+    def failed(self, failure: StepFailed) -> Over:
+        return Over(why=failure.type)
+
+    @on
+    def nudged(self, event: Nudged) -> Calm:
+        return Calm()
+
+    @on
+    def broke(self, event: BudgetSpent) -> Over:
+        return Over(why="Second")
+
+
+class Calm(State, endless=True):
+    @on
+    def broke(self, event: BudgetSpent) -> Over:
+        return Over(why="Calm")
+
+
+def wait_first(event: Filed) -> First:
+    return First()
+
+
+def test_a_state_does_not_hear_of_a_call_that_another_one_could_not_pay_for() -> None:
+    states = [First, Second, Calm, Over]
+    run = Run(Workflow("calm", start=wait_first, states=states, budget=Budget(run=Amount(eur="0.20"))))
+    run.send(Filed(text="x"))
+    run.send(Nudged())
+    keep(run, run.call("assess"), 0, used(20 * CENT))
+    run.result(run.call("assess"), 1)
+
+    assert [r.to for r in run.records[-2:]] == ["Second", "Calm"]
+    assert run.snapshot.kept == ()
