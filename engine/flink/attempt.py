@@ -255,18 +255,21 @@ class Attempt:
     async def passing(self, gate: str, *, tokens: int = 0) -> AsyncIterator[Pass]:
         """Hold a pass of a gate: the one with which the attempt was let in, else wait for one. Waiting costs no time.
 
+        The first one may be too old, since the attempt did something else before, and knew nothing of the tokens: then
+        it is given back, and counts for nothing.
+
         Raises:
             NeverFits: so many tokens are above the gate's limit by themselves.
         """
         held = (self._flight.passes or {}).pop(gate, None)
-        if held is not None:
+        if held is not None and held.serves(tokens):
             try:
-                if tokens:
-                    held.used(tokens)
                 yield held
             finally:
                 held.end()
             return
+        if held is not None:
+            held.give_back()
         self._stop_clock()
         waiting = True
         try:

@@ -21,6 +21,8 @@ BATCH = 128
 """So many may pass by one question."""
 CORRECT_SECONDS = 0.02
 """A correction waits so long for others."""
+FRESH_SECONDS = 0.25
+"""So long a call may take from its pass to its request; the rest of `Pace.slack` is for the way."""
 
 
 class Gate:
@@ -103,6 +105,19 @@ class Gate:
             self._probe = None
             self._report.probed = "ended"
             self._hurry(0)
+
+    def returned(self, passed: Pass) -> None:
+        """See `Pass.give_back`."""
+        if passed.entry:
+            self._used[passed.entry] = -1
+        self.ended(passed)
+
+    def serves(self, passed: Pass, tokens: int) -> bool:
+        """See `Pass.serves`."""
+        if not passed.entry or self.limit is None:
+            return True
+        fits = self.limit.tokens is None or tokens <= passed.tokens
+        return fits and time.monotonic() - passed.at <= FRESH_SECONDS
 
     def corrected(self, passed: Pass, tokens: int) -> None:
         """See `Pass.used`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 from engine.limits.outcome import Outcome
@@ -12,6 +13,10 @@ class Passed(Protocol):
 
     def ended(self, passed: Pass) -> None: ...
 
+    def returned(self, passed: Pass) -> None: ...
+
+    def serves(self, passed: Pass, tokens: int) -> bool: ...
+
     def corrected(self, passed: Pass, tokens: int) -> None: ...
 
     def reported(self, outcome: Outcome, passed: Pass | None) -> None: ...
@@ -20,11 +25,12 @@ class Passed(Protocol):
 class Pass:
     """One call may start; `end` it when it is over, however that came. A slot is held until then."""
 
-    __slots__ = ("_ended", "_gate", "entry", "name", "probe", "tokens")
+    __slots__ = ("_ended", "_gate", "at", "entry", "name", "probe", "tokens")
 
     def __init__(self, gate: Passed, name: str, tokens: int, *, entry: int = 0, probe: bool = False) -> None:
         self._gate = gate
         self._ended = False
+        self.at = time.monotonic()
         self.name = name
         self.tokens = tokens
         """What it counts for."""
@@ -42,6 +48,16 @@ class Pass:
     def report(self, outcome: Outcome) -> None:
         """Say what became of the call. Without a word a probe says nothing, and the next call is one."""
         self._gate.reported(outcome, self)
+
+    def serves(self, tokens: int) -> bool:
+        """Whether a call of so many tokens may still begin by it. A minute is counted from when it was given."""
+        return self._gate.serves(self, tokens)
+
+    def give_back(self) -> None:
+        """End it, and count nothing: no call was made by it."""
+        if not self._ended:
+            self._ended = True
+            self._gate.returned(self)
 
     def end(self) -> None:
         """Let the next one pass; harmless twice."""

@@ -174,6 +174,14 @@ class OpenGate:
     def ended(self, passed: Pass) -> None:
         """Nobody waits."""
 
+    def returned(self, passed: Pass) -> None:
+        """Nobody waits."""
+
+    def serves(self, passed: Pass, tokens: int) -> bool:
+        """Nothing is counted."""
+        del passed, tokens
+        return True
+
     def corrected(self, passed: Pass, tokens: int) -> None:
         """Nothing is counted."""
 

@@ -20,6 +20,7 @@ from engine.core.transition import StartCall
 from engine.flink import entrance
 from engine.flink.attempt import Attempt, Flight, Request
 from engine.flink.calls import Calls
+from engine.limits import Pass
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
 from tests.flink import calling
@@ -398,6 +399,37 @@ async def test_waiting_for_a_pass_takes_nothing_off_the_time_limit() -> None:
 
     assert 5.0 <= within <= flight.deadline
     assert math.isfinite(flight.deadline)
+
+
+@pytest.mark.parametrize(("serves", "told"), [(True, ["ended old"]), (False, ["returned old", "asked for model:a, 7"])])
+async def test_a_pass_that_is_too_old_is_given_back_and_another_one_taken(serves: bool, told: list[str]) -> None:
+    said: list[str] = []
+
+    class Gate:
+        def serves(self, passed: Pass, tokens: int) -> bool:
+            return serves and tokens == 7
+
+        def returned(self, passed: Pass) -> None:
+            said.append(f"returned {passed.name}")
+
+        def ended(self, passed: Pass) -> None:
+            said.append(f"ended {passed.name}")
+
+    class Loop:
+        @asynccontextmanager
+        async def passing(self, flight: Flight, gate: str, tokens: int) -> AsyncIterator[None]:
+            said.append(f"asked for {gate}, {tokens}")
+            yield
+
+    flight = Flight(request("three"), calling.three, None, 5.0)  # type: ignore[arg-type]  # nothing runs
+    flight.passes = {"model:a": Pass(Gate(), "old", 0)}  # type: ignore[arg-type]  # as much of a gate as is asked
+    runner = Attempt(Loop(), flight, {})  # type: ignore[arg-type]  # likewise
+
+    async with runner.passing("model:a", tokens=7):
+        pass
+
+    assert said == told
+    assert flight.passes == {}
 
 
 # What steps share, and what is looked up ------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from engine.limits import Gates, Limit, NeverFits, Pace, Pass
+from engine.limits import Gates, Limit, NeverFits, Pace, Pass, gate
 from engine.limits.scripts import window_key
 from engine.log.redis_wire import Address, Wire
 from tests.limits.conftest import QUICK, Open
@@ -298,3 +298,42 @@ async def test_a_call_that_used_less_than_its_estimate_makes_room_at_once(gates:
     calls.ask(3, tokens=1)
     await told(calls.gates)
     assert calls.owners == [1, 2]
+
+
+async def test_a_pass_by_which_no_call_was_made_makes_room_at_once(gates: Open) -> None:
+    hours = Pace(minute=3600, poll=0.2)
+    calls = Calls(gates("a", {NAME: Limit(calls=1, requests=1)}, hours))
+    calls.ask(1, 2)
+    await calls.until(1)
+    await told(calls.gates)
+    assert calls.owners == [1]
+
+    calls.passed[0][1].give_back()
+    calls.passed[0][1].end()
+    await calls.until(2)
+    calls.ask(3)
+    await told(calls.gates)
+    assert calls.owners == [1, 2]
+
+
+async def test_a_pass_serves_a_call_that_begins_soon_and_has_as_many_tokens(
+    gates: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = Pace(minute=3600, poll=0.2)
+    limits = {"a": Limit(requests=9), "b": Limit(requests=9, tokens=100), "c": Limit(calls=9)}
+    worker = gates("a", limits, hours)
+    calls = {name: Calls(worker, name) for name in "abcd"}
+    for each in calls.values():
+        each.ask(1, tokens=10)
+        await each.until(1)
+    passes = {name: each.passed[0][1] for name, each in calls.items()}
+
+    assert {name: passed.serves(10) for name, passed in passes.items()} == dict.fromkeys("abcd", True)
+    assert {name: passed.serves(11) for name, passed in passes.items()} == {"a": True, "b": False, "c": True, "d": True}
+    monkeypatch.setattr(gate, "FRESH_SECONDS", -1.0)
+    assert {name: passed.serves(10) for name, passed in passes.items()} == {
+        "a": False,
+        "b": False,
+        "c": True,
+        "d": True,
+    }
