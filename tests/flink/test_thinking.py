@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from msgspec import Raw
 from typer.testing import CliRunner
 
 from engine.cli.app import app as longwatch
-from engine.core.account import ACCOUNTS
+from engine.core.account import ACCOUNTS, BudgetRaised
 from engine.core.record import Record
 from engine.limits import GateState, read_gates
 from engine.log.protocol import order_of
-from engine.testing.providers import Plausible, Provider, Request, Status
+from engine.testing.providers import Answer, Behaviour, Plausible, Provider, Request, Status, Tokens
 from tests.flink.harness import PATIENCE, Stage, is_alive
 from tests.flink.thinking_world import (
     AT_ONCE,
@@ -39,6 +40,7 @@ from tests.flink.thinking_world import (
     SHARED_AT_ONCE,
     TURNS,
     Asked,
+    Priced,
     Sought,
     application,
     environment,
@@ -61,6 +63,14 @@ QUICK: dict[str, Any] = {"java": ("-XX:TieredStopAtLevel=1",)}
 """Half the CPU of a start: nothing here runs long enough to miss the rest."""
 
 
+PRICED, RAISED = 8, 160_000
+"""Before each kill: so many ask the account that is short, and so much is added to it."""
+
+
+def think(request: Request) -> Behaviour | None:
+    return Answer(json={"score": 1}, tokens=Tokens(15_000, 5_000), delay=DELAY) if request.model == "valuer" else None
+
+
 def say(*words: str) -> None:
     """The figures of the proof."""
     print("\n" + "; ".join(words))  # noqa: T201
@@ -81,7 +91,7 @@ def test_agents_of_ten_turns_that_are_killed_go_on_and_ask_for_nothing_again(tmp
     keys = [f"a{number}" for number in range(2 + KILLS // 2)]
     said = [f"seed {SEED}, {len(keys)} agents"]
     with (
-        Provider(default=Plausible(turns=TURNS - 1, delay=DELAY)) as provider,
+        Provider(think, default=Plausible(turns=TURNS - 1, delay=DELAY)) as provider,
         Stage(tmp_path, application=application) as stage,
     ):
         told = environment(provider.openai_url)
@@ -89,13 +99,16 @@ def test_agents_of_ten_turns_that_are_killed_go_on_and_ask_for_nothing_again(tmp
         stage.send(*(Sought(id=key, text="a ring") for key in keys))
         for number, what in enumerate(kinds(chance)):
             until_kept(stage, RESULTS * len(keys) * (number + 1) // (KILLS + 2) + chance.randrange(3))
-            live(stage, chance.uniform(0, 2 * DELAY))
             check_reservation(stage, keys)
+            stage.send(*(Priced(id=f"p{number}-{one}") for one in range(PRICED)))
+            stage.send(BudgetRaised(account="purse", tokens=RAISED))
+            live(stage, chance.uniform(0, 2 * DELAY))
             kill(stage, what)
             said.append(f"{what} killed behind {len(parts(stage))} results")
             stage.start(app=APP, environment=told, **QUICK)
         stage.send(Sought(id="calm", text="a ring"))
         stage.until_status("seek", "finished", len(keys) + 1)
+        stage.until_status("price", "finished", PRICED * KILLS)
         pure = stage.proven()
 
         bill = Bill.of(pure.records, provider.requests)
@@ -103,22 +116,20 @@ def test_agents_of_ten_turns_that_are_killed_go_on_and_ask_for_nothing_again(tmp
         assert bill.unlisted == set(), "asked for more than once, and the journal does not say so"
         assert bill.gone <= bill.again, "in flight at a kill"
         assert tools_repeated(stage, pure.records) <= bill.again
-        assert len(bill.stored) == TURNS * (len(keys) + 1)
+        assert len(bill.stored) == TURNS * (len(keys) + 1) + PRICED * KILLS
         calm = story(stage, "calm")
         assert len(calm.names) == RESULTS
         assert [story(stage, key) for key in keys] == [calm] * len(keys)
         for key in [*keys, "calm"]:
             check_bill(stage, key, bill)
-        account = account_of(stage)
-        assert (account["reserved"], account["spent"]) == (
-            {"tokens": 0, "cost": 0},
-            {"tokens": bill.tokens, "cost": bill.cost},
-        )
+        check_account(stage, "thoughts", bill.of_workflow("seek"))
+        purse = check_account(stage, "purse", bill.of_workflow("price"))
+        assert purse["more"]["tokens"] == RAISED * KILLS
         said += [
             f"turns_repeated {len(bill.turns_repeated)}, calls_repeated {len(bill.again)}",
             f"{len(bill.stored)} turns stored, {len(provider.requests)} asked",
-            f"account {bill.tokens:,} tokens, {bill.cost} micro-EUR, as charged for stored turns",
-            f"{sum(r.tokens.total for r in provider.requests) - bill.tokens:,} tokens charged for calls lost in kills",
+            f"accounts: {tokens_of(bill.charged.values()):,} tokens, as charged for stored turns",
+            f"{provider.tokens - tokens_of(bill.charged.values()):,} charged for calls that were lost in kills",
         ]
     say(*said)
 
@@ -200,13 +211,13 @@ class Bill:
         """When its entry came to the log, wall ms; its own request is older."""
         return order_of(self.stored[key].entry)[0]
 
-    @property
-    def tokens(self) -> int:
-        return sum(request.tokens.total for request in self.charged.values())
+    def of_workflow(self, name: str) -> list[Request]:
+        """What was paid for by its runs."""
+        return [self.charged[key] for key, record in self.stored.items() if record.workflow == name]
 
-    @property
-    def cost(self) -> int:
-        return sum(cost_of(request) for request in self.charged.values())
+
+def tokens_of(requests: Iterable[Request]) -> int:
+    return sum(request.tokens.total for request in requests)
 
 
 def cost_of(request: Request) -> int:
@@ -245,7 +256,7 @@ def check_bill(stage: Stage, key: str, bill: Bill) -> None:
         assert spent is not None
         if record.status == "finished":
             assert (spent.reserved_tokens, spent.reserved_cost, spent.unpriced) == (0, 0, 0)
-            assert spent.tokens == sum(request.tokens.total for request in paid)
+            assert spent.tokens == tokens_of(paid)
             assert spent.cost == sum(map(cost_of, paid))
         else:
             assert (spent.reserved_tokens, spent.reserved_cost) == (MOST_TOKENS, 1_000_000)
@@ -261,12 +272,21 @@ def thinking(stage: Stage, keys: list[str]) -> int:
 
 
 def reserved(stage: Stage) -> int:
-    found: int = account_of(stage)["reserved"]["tokens"]
+    found: int = account_of(stage, "thoughts")["reserved"]["tokens"]
     return found
 
 
-def account_of(stage: Stage) -> dict[str, Any]:
-    last = next(r for r in reversed(stage.journal.of(ACCOUNTS, "thoughts")) if r.data != Raw(b""))
+def check_account(stage: Stage, name: str, paid: list[Request]) -> dict[str, Any]:
+    """Nothing is reserved, nobody waits, and what was charged is spent."""
+    account = account_of(stage, name)
+    assert account["reserved"] == {"tokens": 0, "cost": 0}
+    assert account["waiting"] == []
+    assert account["spent"] == {"tokens": tokens_of(paid), "cost": sum(map(cost_of, paid))}
+    return account
+
+
+def account_of(stage: Stage, name: str) -> dict[str, Any]:
+    last = next(r for r in reversed(stage.journal.of(ACCOUNTS, name)) if r.data != Raw(b""))
     found: dict[str, Any] = msgspec.json.decode(last.data)
     return found
 
