@@ -90,7 +90,8 @@ def resume(fold: Fold, order: OrderEntry, held: Sequence[Held]) -> Reaction:
     if not fold.apply(fold.place.position, *naming(order), partial(lift, fold, order), order):
         return fold.done()
     fold.known_state = None
-    fold.resumed = order.order
+    if timer is None and fold.at_once() is None:  # so the first of those held has halted the run
+        fold.resumed = order.order
     if halted is not None:
         fold.at = halted.at
     if order.order == "skip" and timer is None:

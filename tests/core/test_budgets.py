@@ -529,7 +529,7 @@ def wait_first(event: Filed) -> First:
 
 
 def test_a_state_does_not_hear_of_a_call_that_another_one_could_not_pay_for() -> None:
-    states = [First, Second, Calm, Over]
+    states: list[type[State]] = [First, Second, Calm, Over]
     run = Run(Workflow("calm", start=wait_first, states=states, budget=Budget(run=Amount(eur="0.20"))))
     run.send(Filed(text="x"))
     run.send(Nudged())

@@ -457,3 +457,42 @@ def test_a_cancelled_run_starts_nothing(run: Run) -> None:
     run.order("cancel")
 
     assert run.made(StartCall) == []
+
+
+class Fused(State):
+    text: str
+
+    @runs(write)
+    def work(self) -> str:
+        return self.text
+
+    @work.done
+    def written(self, pages: int) -> Written:
+        return Written(pages=pages)
+
+    @work.failed
+    def failed(self, failure: StepFailed) -> Left:
+        return Left(failure=failure)
+
+    @after(hours=1)
+    def burst(self) -> Left:
+        raise ValueError
+
+
+def light(event: Ordered) -> Fused:
+    return Fused(text=event.text)
+
+
+def test_to_skip_a_timer_gives_no_call_up_that_halts_behind_it() -> None:
+    run = Run(Workflow("book", start=light, states=[Fused, Written, Left]))
+    run.send(Ordered(text="ab"))
+    run.now += HOUR
+    fail(run, run.call(), halts=True)
+    assert "Fused.burst" in str(run.record.halted)
+
+    run.order("skip")
+
+    assert "StepHalts" in str(run.record.halted)
+    run.order("resume")
+    assert run.record.halted is None
+    assert run.call().attempt == 2
