@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 LONGEST = 160
 """Characters of a foreign text in one cell for people."""
+WAITS = {
+    "queued": "waits for its turn",
+    "asking": "waits for a person",
+    "asked": "waits for another run",
+    "reserving": "waits for the budget that it shares (longwatch budgets)",
+}
+"""What a call waits for that does not run."""
 
 
 def register(app: typer.Typer) -> None:
@@ -216,7 +223,7 @@ def _print_calls(detail: Detail) -> None:
         again = f", again at {time(_when(call.due))}" if call.due else ""
         error = f": {_short(call.error)}" if call.error else ""
         out.print(
-            f"call     {cell(call.step)} ({cell(call.id)}) {call.status}, attempt {call.attempt}{again}{cell(error)}"
+            f"call     {cell(call.step)} ({cell(call.id)}) {_status(call)}, attempt {call.attempt}{again}{cell(error)}"
         )
         if progress := _progress(call):
             out.print(f"         {cell(progress)}")
@@ -237,6 +244,10 @@ def _told(line: Line) -> str:
     why = f" ({line.why})" if line.why else ""
     ignored = f", {_idle(line)}" if line.ignored else ""
     return f"{line.entry}{by}{why} at {time(line.at)}{ignored}"
+
+
+def _status(call: PendingCall) -> str:
+    return WAITS.get(call.status, call.status)
 
 
 def _progress(call: PendingCall) -> str:

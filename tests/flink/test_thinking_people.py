@@ -163,11 +163,13 @@ def an_account_that_is_spent_asks_and_is_raised(stage: Stage) -> None:
     waiting = [f"p{n}" for n in range(4) if stage.journal.latest["price", f"p{n}"].status != "finished"]
     status = {stage.journal.latest["price", key].calls[0].status for key in waiting}
     item = the_item(stage, "budgets")
+    shown = told(stage, "show", f"price/{waiting[0]}")
     raised = answer(stage, item, {"tokens": 1_000_000})
     stage.until_status("price", "finished", 4)
 
     assert len(waiting) == 2
     assert status == {"reserving"}
+    assert "waits for the budget that it shares (longwatch budgets)" in shown
     assert (item.address, item.state) == (f"{ACCOUNTS}/purse", "Spent")
     assert (raised.who, raised.state) == ("ann", "Open")
 
