@@ -42,6 +42,7 @@ from engine.llm.model import (
 )
 from engine.llm.price import Price, cost_of, is_known
 from engine.llm.quick_chat import QuickOpenAI
+from engine.llm.scrubbing import hide
 
 LONGEST_ANSWER: Final = 4 << 20
 """Bytes of one answer of a provider; what the log keeps of it is smaller still."""
@@ -201,6 +202,7 @@ def _key(who: Who) -> str:
     key = os.environ.get(who.key_setting)
     if not key:
         raise StepHalts(f"{who}: the environment variable {who.key_setting} is to hold its key, and is empty; set it")
+    hide(key)
     return key
 
 

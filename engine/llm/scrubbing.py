@@ -13,6 +13,7 @@ LONGEST_READ: Final = 65_536
 LEAST_SECRET: Final = 6
 """Shorter values of the environment hide nothing: they would blank out ordinary words."""
 
+_ALSO: Final[set[str]] = set()
 _NAME: Final = r"(?:api[ _-]?key|access[_-]?key|secret|passw(?:or)?d|passphrase|credentials?|\b(?:\w+[_-])?token)"
 _SECRET_VARIABLE: Final = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _PASSWORD: Final = re.compile(r"\w://[^\s/?#@:]*:([^\s/?#@]+)@")
@@ -64,8 +65,14 @@ def scrubbed(text: str, environment: Mapping[str, str] | None = None) -> str:
     return text
 
 
+def hide(secret: str) -> None:
+    """Hide this too from now on: a key that stands under a name that says nothing."""
+    _ALSO.add(secret)
+
+
 def _known(environment: Mapping[str, str]) -> list[str]:
     """The longest first, so that one that holds another is hidden whole."""
     found = {value for name, value in environment.items() if _SECRET_VARIABLE.search(name)}
+    found |= _ALSO
     found |= {user[1] for value in environment.values() for user in _PASSWORD.finditer(value)}
     return sorted((value for value in found if len(value) >= LEAST_SECRET), key=len, reverse=True)

@@ -276,6 +276,19 @@ async def test_a_key_that_is_not_set_halts_with_its_variables_name(
     assert call.reports == [Outage(0.0, "NotSetUp")], "the others wait"
 
 
+async def test_a_key_under_any_name_is_hidden(
+    provider: Provider, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUR_ENTRANCE", "open.sesame.4711")
+    provider.default = Status(400, message="open.sesame.4711 is a strange word")
+    chosen = model(provider, protocol)
+
+    with pytest.raises(StepHalts) as raised:
+        await ask(Model(chosen.name, base_url=chosen.base_url, key_setting="OUR_ENTRANCE"), Call())
+
+    assert "*** is a strange word" in str(raised.value)
+
+
 async def test_a_password_in_an_address_is_not_kept(provider: Provider, protocol: str) -> None:
     call = Call()
     chosen = model(provider, protocol)
