@@ -11,7 +11,8 @@ import msgspec
 from engine.core import asking, moving, working
 from engine.core.entry import FailureEntry, OrderEntry, QuestionEntry, TickEntry
 from engine.core.errors import UnreadableSnapshot
-from engine.core.reaction import Held, Reaction, StartCall
+from engine.core.ids import CallId
+from engine.core.reaction import Forget, Held, Reaction, StartCall
 from engine.core.snapshot import FORMAT, Snapshot, read_stored
 from engine.core.telling import HELD, naming
 
@@ -37,6 +38,8 @@ def end_by_order(fold: Fold) -> str:
     if snap.ended and snap.halted is None:
         return f"the run is finished ({snap.state})"
     working.cancel(fold, iter(snap.calls))
+    if snap.broken:
+        fold.commands.append(Forget(snap.run, CallId("")))
     snap.calls, snap.works, snap.timers = (), (), ()
     snap.ended = snap.ended or fold.at
     snap.halted = snap.halted_timer = None

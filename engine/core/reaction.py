@@ -85,6 +85,7 @@ class Forget(NamedTuple):
 
     run: RunId
     call: CallId
+    """Empty: all calls are, of a run whose stored bytes could not be read."""
 
 
 class AskRun(NamedTuple):

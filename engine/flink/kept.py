@@ -42,9 +42,9 @@ class KeptResults:
         return {name: Raw(output) for owner, name, output in found if owner == call}
 
     def forget(self, call: CallId) -> None:
-        """A call is over. Mostly it is the only one that has kept something, and the whole queue goes."""
+        """A call is over, or all are (empty). Mostly it alone has kept something, and the whole queue goes."""
         items = list(self._queue)
-        others = [item for item in items if _decode(item)[0] != call]
+        others = [item for item in items if call and _decode(item)[0] != call]
         if len(others) == len(items):
             return
         self._queue.clear()

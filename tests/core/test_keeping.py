@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from engine import Event, Final, Retry, State, StepContext, StepFailed, Workflow, after, on, runs, step
 from engine.core.entry import FailureEntry, KeptEntry, Kind, Order, Used
+from engine.core.ids import CallId
 from engine.core.reaction import CancelCall, Forget, Keep, Reaction, StartCall
 from engine.core.record import PendingCall
 from engine.core.transition import running_calls
@@ -496,3 +497,14 @@ def test_to_skip_a_timer_gives_no_call_up_that_halts_behind_it() -> None:
     run.order("resume")
     assert run.record.halted is None
     assert run.call().attempt == 2
+
+
+def test_a_run_that_cannot_be_read_leaves_nothing_of_what_it_kept_when_it_is_cancelled(run: Run) -> None:
+    call = run.call()
+    keep(run, call, 0)
+    run.stored = (run.stored or b"")[:-1]
+    run.send(Stopped())
+    run.order("cancel")
+
+    assert run.made(Forget) == [Forget(call.run, CallId(""))]
+    assert run.grave.run == call.run

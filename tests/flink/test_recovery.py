@@ -116,3 +116,7 @@ def test_what_is_forgotten_leaves_the_others_in_order() -> None:
     assert kept.of(one) == {}
     kept.forget(other)
     assert store.kept == []
+    kept.append(one, "0", Raw(b"null"))
+    kept.append(other, "1", Raw(b"null"))
+    kept.forget(CallId(""))
+    assert store.kept == []
