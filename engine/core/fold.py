@@ -241,6 +241,8 @@ class Fold:
                 id=event.id if event else "",
             )
         )
+        if isinstance(entry, QuestionEntry):
+            asking.refuse(self, entry, "NotAnswered", reason)
 
     def broken(self, stored: bytes, error: str, known: Snapshot | None = None) -> Reaction:
         """What is stored cannot be read: the run halts with its bytes kept, the others go on."""

@@ -124,6 +124,14 @@ def remember(event: Claimed) -> Remembering:
     return Remembering(claims=1)
 
 
+class Met(Known, endless=True):
+    pass
+
+
+def meet(question: HistoryAsked) -> Met:
+    return Met()
+
+
 memory = Workflow("memory", start=remember, states=[Remembering, Pondering, Gone])
 
 
@@ -417,6 +425,17 @@ def test_a_question_that_does_not_fit_is_not_answered(asking: Run, ann: Run) -> 
 
     assert found.error == "NotAnswered"
     assert "HistoryAsked does not fit its schema" in found.message
+
+
+def test_a_question_that_can_begin_no_run_leaves_nobody_waiting(asking: Run) -> None:
+    meeting = Run(Workflow("meeting", start=meet, states=[Met, Gone]), key="ann")
+    meeting.fold(msgspec.structs.replace(question_of(asking), workflow="meeting", data=Raw(b'{"customer":5}')))
+
+    assert len(meeting.dead) == 1
+    (found,) = meeting.made(Reply)
+    assert found.error == "NotAnswered"
+    reply(asking, found)
+    assert b'"NotAnswered"' in bytes(asking.record.data)
 
 
 def test_an_answer_that_cannot_be_made_halts_the_one_who_is_asked(asking: Run, ann: Run) -> None:
