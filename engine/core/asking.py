@@ -112,11 +112,11 @@ def release(fold: Fold) -> str:
 
 
 def waiting_for_people(snap: Snapshot, spec: StateSpec | None) -> tuple[Asks, ...]:
-    """What of a run waits for people; nothing in one that is halted or over."""
-    if snap.halted is not None or snap.ended:
+    """What of a run waits for people; nothing in one that is halted. In one that is over, calls may still ask."""
+    if snap.halted is not None:
         return ()
     found = [c.asks for c in snap.calls if c.asks is not None]
-    if spec is not None and spec.asks:
+    if spec is not None and spec.asks and not snap.ended:
         ends = [t.due for t in snap.timers if (h := spec.timers_by_name.get((t.owner, t.handler))) and h.order]
         found.insert(0, Asks(spec.asks, since=snap.entered, until=min(ends, default=0)))
     return tuple(found)

@@ -838,3 +838,42 @@ def test_time_passes_while_people_think(review: Run) -> None:
     review.tick(review.last.wakes)
 
     assert b"nobody answered" in bytes(review.record.data)
+
+
+async def _hand_out(text: str, context: StepContext) -> int:
+    return len(text)
+
+
+hand_out = step(name="hand_out")(_hand_out)
+
+
+class Parting(Event):
+    pass
+
+
+class Here(State, endless=True):
+    @on
+    def parting(self, event: Parting) -> tuple[Call[int], There]:
+        return hand_out.call("x"), There()
+
+
+class There(Final):
+    pass
+
+
+def arrive(event: Claimed) -> Here:
+    return Here()
+
+
+def test_a_call_that_asks_when_its_run_is_over_is_found_and_answered() -> None:
+    run = Run(Workflow("claim", start=arrive, states=[Here, There]))
+    run.send(Claimed())
+    run.send(Parting())
+    asks(run, run.call())
+    assert run.record.status == "finished"
+    assert [a.call for a in run.record.asks] == [run.call().id]
+
+    leave(run, run.call(), "ann")
+    assert run.record.asks == ()
+    run.result(run.call(), 1)
+    assert run.grave.state == "There"
