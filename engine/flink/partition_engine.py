@@ -237,7 +237,7 @@ class PartitionEngine(KeyedProcessFunction):
             requests = []
             for call in self._running(workflow, own, raw):
                 step = self.application.steps.get(call.step)
-                if crowded is not None and (call.kept or (step is not None and step.model)):
+                if crowded is not None and (call.kept or (step is not None and (step.model or step.takes_context))):
                     self.recovery.keep(crowded, key)
                     continue
                 request = Request(workflow, own, call, self.kept.of(call.id) if call.kept else {}, again=self.restored)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec import Raw
 
+from engine import Event, Final, State, StepContext, StepFailed, Workflow, runs, step
 from engine.core.ids import CallId, Position
+from engine.core.partition import flink_key
 from engine.flink import recovery
+from engine.flink.attempt import Request
 from engine.flink.kept import KeptResults
+from engine.flink.partition_engine import PartitionEngine
 from engine.flink.recovery import Recovery
+from tests.core.folding import Run
 from tests.flink.test_engine_held import FakeQueue
 
 END = Position("9-0")
@@ -73,6 +80,63 @@ def test_of_a_crowd_those_with_something_to_lose_wait_on(monkeypatch: pytest.Mon
     assert waiting.crowd(0) == []
     assert waiting.caught_up({0: END}, [0]) == ["d", "b"]
     assert waiting.crowd(0) == []
+
+
+@step()
+async def plain(text: str) -> int:
+    return len(text)
+
+
+@step()
+async def keeping(text: str, context: StepContext) -> int:
+    return len(text)
+
+
+class Began(Event):
+    pass
+
+
+class Both(State):
+    @runs(plain, keeping)
+    def work(self) -> tuple[str, str]:
+        return "a", "b"
+
+    @work.done
+    def done(self, a: int, b: int) -> Over:
+        return Over()
+
+    @work.failed
+    def failed(self, failure: StepFailed) -> Over:
+        return Over()
+
+
+class Over(Final):
+    pass
+
+
+def start(event: Began) -> Both:
+    return Both()
+
+
+def test_a_call_that_may_have_kept_something_behind_the_checkpoint_waits_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "MOST", 0)
+    run = Run(Workflow("both", start=start, states=[Both, Over]))
+    run.send(Began())
+    key, stored = flink_key("both", "k"), bytes(9) + (run.stored or b"")
+    begun: list[Request] = []
+    calls: Any = SimpleNamespace(submit=begun.extend)
+    engine: Any = PartitionEngine.__new__(PartitionEngine)
+    engine.store = SimpleNamespace(select=lambda _: None, cell=lambda _: SimpleNamespace(read=lambda: stored))
+    engine.application = SimpleNamespace(steps=run.workflow.steps)
+    engine.recovery, engine.early, engine.restored = Recovery(), set(), True
+    engine.recovery.found(0, key)
+    engine.recovery.begin(0, Position("5-0"), END)
+
+    engine._begin_again(engine.recovery.crowd(0), calls, 0)
+    assert [request.call.step for request in begun] == ["plain"]
+    begun.clear()
+    engine._begin_again(engine.recovery.caught_up({0: END}, [0]), calls)
+    assert [request.call.step for request in begun] == ["keeping"]
 
 
 # What calls keep ------------------------------------------------------------------------------------------------------
