@@ -139,11 +139,14 @@ def question(fold: Fold, entry: QuestionEntry) -> str:
         asked_ = kind.model_validate_json(bytes(entry.data))
     except ValidationError as error:
         return refuse(fold, entry, "NotAnswered", f"{entry.type} does not fit its schema: {error}")
-    answer = fold.call_handler(handler, fold.state(), asked_)
     if entry.type in spec.answers:
+        answer = fold.call_handler(handler, fold.state(), asked_)
         fold.commands.append(Reply(entry.asker, _answer_in_words(kind, handler, answer)))
-    else:
-        fold.answer(handler, answer)
+        return ""
+    if (seen := fold.hear(entry.asker.workflow, entry.id) if entry.id else snap.seen) is None:
+        return f"a repeat: this {entry.type} was taken before"
+    fold.answer(handler, fold.call_handler(handler, fold.state(), asked_))
+    snap.seen = seen
     return ""
 
 

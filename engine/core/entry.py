@@ -180,6 +180,8 @@ class QuestionEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
     data: Raw
     asker: Asker
     traceparent: str = ""
+    id: str = ""
+    """Its own among all that are asked: after a crash it may come twice. Empty: who is asked sees to that."""
 
 
 class TickEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="tick"):

@@ -523,7 +523,7 @@ class Fold:
         if isinstance(entry, KeptEntry):
             return asking.kept(self, entry)
         if isinstance(entry, QuestionEntry):
-            return asking.question(self, entry) if self.snap.state else self._start(entry)
+            return asking.question(self, entry) if self.snap.state else self._begin_by(entry)
         if isinstance(entry, AskedEntry):
             return asking.asked(self, entry)
         if isinstance(entry, AnswerEntry):
@@ -533,16 +533,27 @@ class Fold:
         return ""
 
     def _event(self, entry: EventEntry) -> str:
-        snap = self.snap
-        mark = event_hash(entry.source, entry.id)
+        if (seen := self.hear(entry.source, entry.id)) is None:
+            return f"a repeat: event {entry.id!r} of {entry.source!r} was taken before"
+        ignored = self._handle(entry) if self.snap.state else self._start(entry)
+        self.snap.seen = seen
+        return ignored
+
+    def hear(self, source: str, id_: str) -> tuple[tuple[int, str], ...] | None:
+        """What the run remembers once this is taken; None: it was taken before."""
+        mark = event_hash(source, id_)
         oldest = self.at - self.rules.retention
-        seen = snap.seen
+        seen = self.snap.seen
         if seen and seen[0][0] < oldest:
             seen = tuple(s for s in seen if s[0] >= oldest)
         if any(s[1] == mark for s in seen):
-            return f"a repeat: event {entry.id!r} of {entry.source!r} was taken before"
-        ignored = self._handle(entry) if snap.state else self._start(entry)
-        self.snap.seen = (*seen[-(MAX_SEEN - 1) :], (self.at, mark))
+            return None
+        return (*seen[-(MAX_SEEN - 1) :], (self.at, mark))
+
+    def _begin_by(self, entry: QuestionEntry) -> str:
+        seen = self.hear(entry.asker.workflow, entry.id) if entry.id else None
+        ignored = self._start(entry)
+        self.snap.seen = seen or self.snap.seen
         return ignored
 
     def _handle(self, entry: EventEntry) -> str:

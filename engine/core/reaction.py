@@ -94,6 +94,7 @@ class AskRun(NamedTuple):
     question: Question[Any]
     asker: Asker
     traceparent: str = ""
+    id: str = ""
 
 
 class Reply(NamedTuple):

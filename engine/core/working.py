@@ -195,7 +195,8 @@ def ask_run(fold: Fold, step: Step[Any, Any], call: Pending) -> None:
     asker = Asker(fold.workflow.name, fold.entry.key, fold.snap.run, call.id)
     caused = fold.current
     trace = caused.traceparent if isinstance(caused, EventEntry | QuestionEntry) else ""
-    fold.commands.append(AskRun(step.read_input(bytes(call.input)), asker, trace))
+    id_ = f"{fold.snap.run}.{fold.snap.seq}.{call.id}"
+    fold.commands.append(AskRun(step.read_input(bytes(call.input)), asker, trace, id_))
 
 
 def start_work(fold: Fold, work: WorkSpec, state: State) -> None:

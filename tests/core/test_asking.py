@@ -277,7 +277,7 @@ def question_of(run: Run) -> QuestionEntry:
     """What an engine appends for the question that a run has asked."""
     (command,) = run.made(AskRun)
     data = Raw(command.question.model_dump_json().encode())
-    return QuestionEntry("memory", "ann", type(command.question).__name__, data, command.asker)
+    return QuestionEntry("memory", "ann", type(command.question).__name__, data, command.asker, id=command.id)
 
 
 def reply(asker: Run, reply: Reply) -> Reaction:
@@ -356,6 +356,19 @@ def test_a_question_may_be_answered_later(ann: Run) -> None:
     assert asker.record.to == "Over"
     assert asker.record.fields == {}
     assert b"99 claims" in bytes(asker.record.data)
+
+
+def test_a_question_that_moves_a_run_is_taken_once() -> None:
+    asker, ann = Run(claim), Run(memory, key="ann")
+    ann.send(Claimed())
+    asker.send(Filed(customer="ann", newcomer=True))
+    question = question_of(asker)
+    ann.fold(question)
+    ann.send(Told())
+    ann.fold(question)
+
+    assert ann.record.ignored == "a repeat: this PartnerAsked was taken before"
+    assert ann.record.to == "Remembering"
 
 
 def test_a_run_that_is_not_there_is_an_answer_too(asking: Run) -> None:
