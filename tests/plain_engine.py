@@ -49,7 +49,7 @@ class Asks(Exception):
 class AskingRunner:
     """Gives a step the answers that are kept, and ends it where it asks for another."""
 
-    failures = 0
+    failures, again = 0, False
 
     def __init__(self, kept: dict[str, Raw]) -> None:
         self._kept = kept
