@@ -109,12 +109,15 @@ class Desk:
         """Give one answer. What did not arrive is planned anew, as long as it stands in the inbox."""
         item, kind = planned.item, planned.reply.kind
         try:
-            if kind not in self._shown:
+            if kind in self._shown:
+                await self._by_client(planned, client)
+            else:
                 self._shown.add(kind)
                 await self._by_commands(planned, commands)
-            else:
-                await self._by_client(planned, client)
-        except (LongwatchError, DemoFailedError, OSError):
+        except DemoFailedError:  # of a command; such as one that the kill met
+            self._shown.discard(kind)
+            self._seen.discard(_place(item))
+        except (LongwatchError, OSError):
             self._seen.discard(_place(item))
 
     async def _by_client(self, planned: Planned, client: Client) -> None:
