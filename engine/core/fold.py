@@ -152,6 +152,8 @@ class Fold:
         )
         if isinstance(entry, QuestionEntry):
             asking.refuse(self, entry, "RunFinished", f"the run is finished ({grave.state})")
+        if isinstance(entry, KeptEntry):
+            spending.took(self, entry.run, entry.used)
         again = write_stored(msgspec.structs.replace(grave, seq=grave.seq + 1, prev=f"{self.place.position}/0"))
         return Reaction(again, self.commands, records=[record], wakes=grave.expires)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.core import asking, moving, working
-from engine.core.entry import FailureEntry, OrderEntry, QuestionEntry, TickEntry
+from engine.core import asking, moving, spending, working
+from engine.core.entry import Entry, FailureEntry, KeptEntry, OrderEntry, QuestionEntry, TickEntry
 from engine.core.errors import UnreadableSnapshot
 from engine.core.ids import CallId
 from engine.core.reaction import Forget, Held, Reaction, StartCall
@@ -79,10 +79,17 @@ def while_halted(fold: Fold, held: Sequence[Held]) -> Reaction:
 
 def leave_out(fold: Fold, held: Sequence[Held], why: str) -> None:
     for item in held:
-        fold.apply(item.position, *naming(item.entry, fold.snap), lambda: why, item.entry)
+        fold.apply(item.position, *naming(item.entry, fold.snap), partial(left_out, fold, item.entry, why), item.entry)
         if isinstance(item.entry, QuestionEntry):
             asking.refuse(fold, item.entry, "RunFinished" if fold.snap.ended else "NotAnswered", why)
     fold.release += len(held)
+
+
+def left_out(fold: Fold, entry: Entry, why: str) -> str:
+    """What a model took was paid for all the same."""
+    if isinstance(entry, KeptEntry):
+        spending.use(fold, entry.used, None)
+    return why
 
 
 def resume(fold: Fold, order: OrderEntry, held: Sequence[Held]) -> Reaction:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from engine.core import account
 from engine.core.budget import lacking, micro
 from engine.core.entry import AnswerEntry, Asker, EventEntry, FailureEntry, ResultEntry, Used
-from engine.core.ids import CallId
+from engine.core.ids import CallId, RunId
 from engine.core.model import BudgetSpent, Raise
 from engine.core.reaction import AskRun
 from engine.core.record import Asks, Spent
@@ -157,10 +157,16 @@ def use(fold: Fold, used: Used | None, call: Pending | None) -> Pending | None:
         )
     if call is not None and held:
         return msgspec.structs.replace(call, tokens=call.tokens + used.tokens, cost=call.cost + (used.cost or 0))
-    if fold.workflow.account:
-        took = account.Sum(tokens=used.tokens, cost=used.cost or 0)
-        _tell(fold, fold.workflow.account, "", account.Sum(), took)
+    took(fold, fold.snap.run, used)
     return call
+
+
+def took(fold: Fold, run: RunId, used: Used | None) -> None:
+    """Tell the account what a model call took for which nothing was reserved, or not any more."""
+    if used is not None and (key := fold.workflow.account):
+        spent = account.Sum(tokens=used.tokens, cost=used.cost or 0)
+        settle = account.Settle(account=key, call="", origin=_origin(fold), needs=account.Sum(), used=spent)
+        fold.commands.append(AskRun(settle, Asker(fold.workflow.name, fold.entry.key, run)))
 
 
 def _hold(fold: Fold, call: Pending, sign: int) -> None:

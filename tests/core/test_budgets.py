@@ -538,3 +538,27 @@ def test_a_state_does_not_hear_of_a_call_that_another_one_could_not_pay_for() ->
 
     assert [r.to for r in run.records[-2:]] == ["Second", "Calm"]
     assert run.snapshot.kept == ()
+
+
+def test_what_a_model_took_for_a_run_that_is_over_is_spent_from_its_account() -> None:
+    bank = Bank(alone())
+    run = bank.open("a")
+    call = run.call("assess")
+    bank.carry(run, run.order("cancel"))
+    bank.carry(run, keep(run, call, 0, used(7 * CENT)))
+
+    assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
+    assert bank.state["spent"] == {"tokens": 100, "cost": 7 * CENT}
+
+
+def test_what_a_model_took_while_its_run_was_halted_is_spent_when_that_is_cancelled() -> None:
+    bank = Bank(alone())
+    run = bank.open("a")
+    call = run.call("assess")
+    run.fold(FailureEntry("claims", "a", call.run, call.id, 1, "NoKey", "no key", halts=True))
+    keep(run, call, 0, used(7 * CENT))
+    assert run.record.halted is not None
+    bank.carry(run, run.order("cancel"))
+
+    assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
+    assert bank.state["spent"] == {"tokens": 100, "cost": 7 * CENT}
