@@ -311,9 +311,12 @@ class Calls:
             self._loop.call_soon_threadsafe(action, flight)
 
     def _give_back(self, flight: Flight) -> None:
-        for passed in (flight.passes or {}).values():
+        self._pass_back(flight.step, flight.passes or {})
+
+    def _pass_back(self, step: Step[Any, Any], passes: Passes) -> None:
+        for passed in passes.values():
             passed.end()
-        if flight.step.blocking and self._entrance is not None:
+        if step.blocking and self._entrance is not None:
             self._entrance.thread_over()
 
     def _answer(self, step: Step[Any, Any], flight: Flight) -> Awaitable[Any]:
@@ -452,8 +455,11 @@ class Calls:
         if any((r.call.run, r.call.id) in gone for r in self._queue):
             queued = list(self._queue)
             self._queue.clear()
-            self._queue.extend(r for r in queued if (r.call.run, r.call.id) not in gone)
-            self._known.difference_update(r.attempt for r in queued if (r.call.run, r.call.id) in gone)
+            self._queue.extend(r for r in queued if r.name not in gone)
+            for request in (r for r in queued if r.name in gone):
+                self._known.discard(request.attempt)
+                if (passes := self._passed.pop(request.attempt, None)) is not None:
+                    self._pass_back(self._steps[request.call.step], passes)
 
     def _sweep(self) -> None:
         """Give up what is over its time."""

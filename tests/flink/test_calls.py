@@ -329,6 +329,25 @@ def test_no_more_threads_than_are_allowed(calls: Calls, log: RedisLog) -> None:
     assert len(appended(log, last(ResultEntry, len(names)))) == len(names)
 
 
+def test_a_call_that_is_cancelled_behind_the_gate_gives_its_thread_back(calls: Calls, log: RedisLog) -> None:
+    """Between its entrance and its beginning, which is one turn of the loop or many."""
+    names = [f"c{i}" for i in range(entrance.BLOCKING_THREADS)]
+    cancelled = threading.Event()
+
+    def come_and_go() -> None:
+        for name in names:
+            calls._begin([request("block", name)])
+        calls._cancel([(RunId("r"), CallId(f"block.{name}")) for name in names])
+        cancelled.set()
+
+    calls._loop.call_soon_threadsafe(come_and_go)
+    assert cancelled.wait(PATIENCE)
+    GO["next"].set()
+    calls.submit([request("block", "next")])
+
+    assert len(outputs(appended(log, last(ResultEntry)))) == 1
+
+
 def test_a_thread_that_goes_on_after_its_time_is_given_up(
     calls: Calls, log: RedisLog, caplog: pytest.LogCaptureFixture
 ) -> None:
