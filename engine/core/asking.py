@@ -32,6 +32,9 @@ def kept(fold: Fold, entry: KeptEntry) -> str:
     if call is None:
         spending.use(fold, entry.used, None)
         return "late: nobody waits for this call any longer"
+    if entry.attempt != call.attempt:  # the one that runs does not know of it, and counts on
+        spending.use(fold, entry.used, None)
+        return f"late: attempt {entry.attempt} was given up before"
     if entry.kind == "progress":
         fold.put(msgspec.structs.replace(call, note=entry.note[:MAX_NOTE]))
         return ""

@@ -252,6 +252,7 @@ class Calls:
         finally:
             if not flight.gone:
                 self._land(flight)
+            flight.gone = True  # a task that it made and did not wait for keeps nothing any more
             if flight.passes is not None:
                 self._leave(flight)
 

@@ -344,6 +344,19 @@ def test_what_a_model_used_stands_in_the_record(run: Run) -> None:
     assert run.record.spent is None
 
 
+def test_what_an_attempt_keeps_that_was_given_up_takes_no_place_of_the_one_that_runs(run: Run) -> None:
+    call = run.call()
+    fail(run, call)
+    run.tick()
+    again = run.call()
+    keep(run, call, 0, name="stray")
+    assert run.record.ignored == "late: attempt 1 was given up before"
+    assert run.made(Keep) == []
+
+    keep(run, again, 0)
+    assert [k.name for k in run.made(Keep)] == ["page 0"]
+
+
 # -- halts -------------------------------------------------------------------------------------------------------------
 
 
@@ -398,12 +411,12 @@ def test_skip_gives_the_call_up(run: Run) -> None:
 def test_what_came_while_the_run_was_halted_is_folded_after_the_call_began_again(run: Run) -> None:
     call = run.call()
     fail(run, call, halts=True)
-    keep(run, call, 0)
+    keep(run, call, 0)  # of a part that went on when the attempt had failed
     run.send(Stopped())
     run.order("resume")
 
     assert run.record.to == "Left"
-    assert [r.ignored for r in run.records[-2:]] == ["", ""]
+    assert [r.ignored for r in run.records[-2:]] == ["late: attempt 1 was given up before", ""]
     assert run.held == []
 
 

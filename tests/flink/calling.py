@@ -59,6 +59,29 @@ async def three(id: str, context: StepContext) -> tuple[int, ...]:
 
 
 @step()
+async def stray(id: str, context: StepContext) -> str:
+    """Of two parts at once one fails, and `gather` lets the other one go on."""
+
+    async def slow() -> str:
+        await opened(id)
+        SEEN.append("slow")
+        return "slow"
+
+    async def quick() -> str:
+        raise ValueError(id)
+
+    async def slowly() -> None:
+        try:
+            await context.once("slow", slow)
+        finally:
+            BEGUN.release()
+
+    if context.attempt == 1:
+        await asyncio.gather(slowly(), context.once("quick", quick))
+    return id
+
+
+@step()
 async def swallow(id: str, context: StepContext) -> str:
     """Takes every failure for an answer, as some do."""
     try:

@@ -159,6 +159,19 @@ def test_a_part_that_takes_too_long_is_named(calls: Calls, log: RedisLog) -> Non
     assert (failure.error, failure.inner) == ("Timeout", "the slow one")
 
 
+def test_a_part_that_goes_on_when_its_attempt_has_failed_is_not_kept(calls: Calls, log: RedisLog) -> None:
+    calls.submit([request("stray")])
+    appended(log, last(FailureEntry))
+    GO["a"].set()
+    BEGUN.acquire()
+    calls.submit([request("stray", attempt=2)])
+
+    found = appended(log, last(ResultEntry))
+
+    assert SEEN == ["slow"]
+    assert kept(found) == []
+
+
 def test_a_name_that_is_used_twice_halts(calls: Calls, log: RedisLog) -> None:
     calls.submit([request("twice")])
 
