@@ -60,7 +60,7 @@ class Thinking:
 
     async def think(self, asked: Any, context: StepContext) -> Any:  # noqa: ANN401 - takes and gives are the step's
         """One attempt. The first one's imports take seconds: beside the loop, so that other steps go on meanwhile."""
-        if "engine.llm.agent" not in sys.modules:
+        if not _is_imported("engine.llm.agent"):
             await asyncio.to_thread(_import_agent)
         from engine.llm.agent import converse  # noqa: PLC0415 - an extra
 
@@ -118,6 +118,12 @@ def llm_step(
     )
     thinking.step = step
     return step
+
+
+def _is_imported(name: str) -> bool:
+    """Whether a module is there as a whole: it is known while it is being imported, and whoever wants it then waits."""
+    module = sys.modules.get(name)
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 def _import_agent() -> None:

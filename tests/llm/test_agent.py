@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any, get_args
 
 import pytest
@@ -423,3 +427,24 @@ async def test_a_model_that_nobody_opened_halts_with_words() -> None:
 def test_what_cannot_be_meant_is_refused(more: dict[str, Any], words: str) -> None:
     with pytest.raises((ValueError, TypeError), match=words):
         assess(**more)
+
+
+async def test_while_the_agent_is_being_imported_no_other_step_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sys.modules["engine.llm.agent"]
+    half = ModuleType("engine.llm.agent")
+    half.__spec__ = ModuleSpec("engine.llm.agent", None)
+    half.__spec__._initializing = True  # type: ignore[attr-defined]  # the mark of Python's own import
+    threads: list[str] = []
+
+    def imported() -> None:
+        threads.append(threading.current_thread().name)
+        sys.modules["engine.llm.agent"] = whole
+
+    monkeypatch.setitem(sys.modules, "engine.llm.agent", half)
+    monkeypatch.setattr("engine.llm.step._import_agent", imported)
+    thinking = llm_step("s", model="m", instructions="Say yes.", takes=str, gives=str)
+    model = FunctionModel(lambda _messages, _info: ModelResponse(parts=[TextPart("yes")]))
+
+    assert await Call().run(thinking, "a", {"model:m": model}) == "yes"
+    assert len(threads) == 1
+    assert threads[0] != threading.main_thread().name
