@@ -164,15 +164,17 @@ class Account(State):
         asker = ctx.asker
         if asker is None:
             return (now.same(),)
+        now, granted = now.granting()  # the bounds may have grown since
         if not now.waiting and not now.lacks(event.needs):
             new = now.model_copy(update={"reserved": now.reserved.plus(event.needs)})
-            return new.same(), Answer(asker, Granted(granted=True))
+            return new.same(), *granted, Answer(asker, Granted(granted=True))
         if not event.waits:
             new = now.model_copy(update={"refused": (*refused[1 - MAX_REFUSED :], event.call)})
-            return new.same(), Answer(asker, Granted(granted=False, why=now.lacks(event.needs) or "others wait"))
+            why = now.lacks(event.needs) or "others wait"
+            return new.same(), *granted, Answer(asker, Granted(granted=False, why=why))
         names = (asker.workflow, asker.key, str(asker.run), str(asker.call))
         one = Waiting(call=event.call, needs=event.needs, asker=names)
-        return (now.model_copy(update={"waiting": (*now.waiting, one)}).same(),)
+        return now.model_copy(update={"waiting": (*now.waiting, one)}).same(), *granted
 
     @on
     def settle(self, event: Settle, ctx: Context) -> Served:
@@ -210,14 +212,19 @@ class Account(State):
         return ""
 
     def serve(self) -> Served:
-        """Grant what waits, in order, as far as there is room."""
+        """Grant what waits, as far as there is room."""
+        now, granted = self.granting()
+        return now.same(), *granted
+
+    def granting(self) -> tuple[Account, tuple[Answer[Granted], ...]]:
+        """What is left when it has granted what waits, in order, as far as there is room; and the answers."""
         reserved, served = self.reserved, 0
         for one in self.waiting:
             if self.model_copy(update={"reserved": reserved}).lacks(one.needs):
                 break
             reserved, served = reserved.plus(one.needs), served + 1
         now = self.model_copy(update={"reserved": reserved, "waiting": self.waiting[served:]})
-        return now.same(), *(one.granted() for one in self.waiting[:served])
+        return now, tuple(one.granted() for one in self.waiting[:served])
 
     def on_day(self, today: date) -> Account:
         """A new day has a budget of its own."""

@@ -562,3 +562,22 @@ def test_what_a_model_took_while_its_run_was_halted_is_spent_when_that_is_cancel
 
     assert bank.state["reserved"] == {"tokens": 0, "cost": 0}
     assert bank.state["spent"] == {"tokens": 100, "cost": 7 * CENT}
+
+
+def test_what_waits_is_served_when_the_code_gives_more() -> None:
+    def workflow(eur: str) -> Workflow[Filed]:
+        budget = Budget(total=Amount(eur=eur), account="all claims")
+        return Workflow("claims", start=wait_alone, states=[Alone, Over], budget=budget)
+
+    bank = Bank(workflow("0.20"))
+    first = bank.open("a")
+    keep(first, first.call(), 0, used(20 * CENT))
+    bank.carry(first, first.result(first.call(), 1))
+    second = bank.open("b")
+    assert second.snapshot.calls[0].status == "reserving"
+
+    bank.workflow = workflow("0.60")
+    third = bank.open("c")
+
+    assert [run.snapshot.calls[0].status for run in (second, third)] == ["running", "running"]
+    assert bank.account.record.to == "Open"
