@@ -141,7 +141,7 @@ def question(fold: Fold, entry: QuestionEntry) -> str:
     try:
         asked_ = kind.model_validate_json(bytes(entry.data))
     except ValidationError as error:
-        return refuse(fold, entry, "NotAnswered", f"{entry.type} does not fit its schema: {error}")
+        return refuse(fold, entry, "NotAnswered", f"{entry.type} does not fit its schema: {error.errors()[0]['msg']}")
     if entry.type in spec.answers:
         answer = fold.call_handler(handler, fold.state(), asked_)
         fold.commands.append(Reply(entry.asker, _answer_in_words(kind, handler, answer)))
