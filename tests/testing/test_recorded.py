@@ -12,7 +12,8 @@ from engine.core.entry import KeptEntry
 from engine.testing import NotRecorded, RecordedAnswers, Simulation
 from engine.testing.recorded import NothingRecorded, RecordedCall, RecordedResult
 from tests.testing.folded import FoldedLog
-from tests.testing.office import ROME, Approved, Booked, Trips, TripWanted, World, ask_trips, book, customer, trip
+from tests.testing.office import ROME, Approved, Booked, Trips, TripWanted, World, ask_trips, book, trip
+from tests.testing.survey import damage
 
 PARTS = ("flight done", "hotel done", "car done")
 
@@ -100,7 +101,7 @@ def test_a_call_too_many_is_told(recorded: RecordedAnswers) -> None:
 
 def test_a_recording_of_another_workflow_is_refused(recorded: RecordedAnswers) -> None:
     with pytest.raises(NothingRecorded, match="a step 'book', which no workflow here has"):
-        Simulation(customer).play(recorded)
+        Simulation(damage).play(recorded)
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
