@@ -167,7 +167,7 @@ def test_a_log_that_lost_its_end_is_refused(server: EmbeddedRedis, own_log: Redi
     (server.folder / "appendonly.aof").write_bytes(files)
     server.ensure()
 
-    with pytest.raises(LogLost, match="go on from an older checkpoint that it still covers"):
+    with pytest.raises(LogLost, match="goes back to the newest checkpoint that the log still covers"):
         own_cursor.reconnect()
 
 
