@@ -655,8 +655,6 @@ class Fold:
         handler = working.must(work.failed)
         self.answer(handler, self.call_handler(handler, self.state(), failure))
 
-    # -- orders and halts ----------------------------------------------------------------------------------------
-
     # -- states --------------------------------------------------------------------------------------------------
 
     def spec(self) -> StateSpec:

@@ -52,7 +52,8 @@ def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
         needs=_needs(call),
         bounds=account.Bounds.of(budget),
     )
-    fold.commands.append(AskRun(reserve, _asker(fold, CallId(f"{call.id}{RESERVE}"))))
+    asker = Asker(fold.workflow.name, fold.entry.key, fold.snap.run, CallId(f"{call.id}{RESERVE}"))
+    fold.commands.append(AskRun(reserve, asker))
     return msgspec.structs.replace(call, status="reserving", account=fold.workflow.account)
 
 
@@ -131,7 +132,7 @@ def settle(fold: Fold, call: Pending) -> None:
         fold.snap.spent = msgspec.structs.replace(spent, tokens=tokens, cost=cost)
     if call.account:
         used = account.Sum(tokens=call.tokens, cost=call.cost)
-        _tell(fold, call.account, _name(fold, call), _needs(call), used)
+        _tell(fold, call.account, fold.snap.run, _name(fold, call), _needs(call), used)
 
 
 def free(call: Pending) -> Pending:
@@ -165,8 +166,7 @@ def took(fold: Fold, run: RunId, used: Used | None) -> None:
     """Tell the account what a model call took for which nothing was reserved, or not any more."""
     if used is not None and (key := fold.workflow.account):
         spent = account.Sum(tokens=used.tokens, cost=used.cost or 0)
-        settle = account.Settle(account=key, call="", origin=_origin(fold), needs=account.Sum(), used=spent)
-        fold.commands.append(AskRun(settle, Asker(fold.workflow.name, fold.entry.key, run)))
+        _tell(fold, key, run, "", account.Sum(), spent)
 
 
 def _hold(fold: Fold, call: Pending, sign: int) -> None:
@@ -192,13 +192,9 @@ def _name(fold: Fold, call: Pending) -> str:
     return f"{fold.snap.run}.{call.id}"
 
 
-def _asker(fold: Fold, call: CallId) -> Asker:
-    return Asker(fold.workflow.name, fold.entry.key, fold.snap.run, call)
-
-
-def _tell(fold: Fold, key: str, call: str, needs: account.Sum, used: account.Sum) -> None:
+def _tell(fold: Fold, key: str, run: RunId, call: str, needs: account.Sum, used: account.Sum) -> None:
     settle = account.Settle(account=key, call=call, origin=_origin(fold), needs=needs, used=used)
-    fold.commands.append(AskRun(settle, _asker(fold, CallId(""))))
+    fold.commands.append(AskRun(settle, Asker(fold.workflow.name, fold.entry.key, run)))
 
 
 def _origin(fold: Fold) -> account.Origin:
