@@ -13,6 +13,8 @@ from msgspec import Raw, Struct
 from engine.core.ids import CallId, RunId
 
 NULL = Raw(b"null")
+NO_SPANS = Raw(b"")
+"""A field of inner spans that is left out."""
 
 
 class EventEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="event"):
@@ -35,6 +37,8 @@ class EventEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="ev
     """The person whose answer it is."""
     visit: int = 0
     """The visit of a state that the person saw: the answer counts in it alone. 0: in any."""
+    baggage: str = ""
+    """W3C baggage: handed on, and never read."""
 
 
 class ResultEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="result"):
@@ -51,6 +55,8 @@ class ResultEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="r
     """Wall time of the attempt's start, ms."""
     took: int = 0
     """Wall duration of the attempt, microseconds."""
+    spans: Raw = NO_SPANS
+    """What libraries traced inside it: a JSON array that the core does not open."""
 
 
 class FailureEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="failure"):
@@ -79,6 +85,7 @@ class FailureEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="
     """An operator's matter: the run halts."""
     inner: str = ""
     """What of the call failed, where it keeps results: the name given to `once`."""
+    spans: Raw = NO_SPANS
 
 
 class Used(Struct, frozen=True, omit_defaults=True):
@@ -131,6 +138,7 @@ class KeptEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="kep
     """An earlier attempt may have begun it too, and whether that came to anything is not known."""
     started: int = 0
     took: int = 0
+    spans: Raw = NO_SPANS
 
 
 class AskedEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="asked"):
@@ -147,6 +155,9 @@ class AskedEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="as
     question: str
     schema: Raw = NULL
     """JSON schema of the answer."""
+    started: int = 0
+    took: int = 0
+    spans: Raw = NO_SPANS
 
 
 class AnswerEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="answer"):
@@ -182,6 +193,8 @@ class QuestionEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag=
     traceparent: str = ""
     id: str = ""
     """Its own among all that are asked: after a crash it may come twice. Empty: who is asked sees to that."""
+    tracestate: str = ""
+    baggage: str = ""
 
 
 class TickEntry(Struct, frozen=True, omit_defaults=True, tag_field="t", tag="tick"):

@@ -15,7 +15,8 @@ from engine.core.context import milliseconds
 from engine.core.definition import Handler, MomentSpec, StateSpec, flat
 from engine.core.errors import UnreadableSnapshot
 from engine.core.model import Publish, State
-from engine.core.snapshot import Group, Timer
+from engine.core.record import Group
+from engine.core.snapshot import Timer
 from engine.core.steps import Call
 
 if TYPE_CHECKING:

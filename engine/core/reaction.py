@@ -69,6 +69,10 @@ class StartCall(Struct, frozen=True, gc=False):
     failures: int = 0
     again: bool = False
     """It was in flight when the run halted: it may still be, or have begun in an engine that is gone."""
+    trace: str = ""
+    """The attempt's own place in the trace, as a `traceparent`."""
+    tracestate: str = ""
+    baggage: str = ""
 
 
 class Keep(NamedTuple):
@@ -95,6 +99,8 @@ class AskRun(NamedTuple):
     asker: Asker
     traceparent: str = ""
     id: str = ""
+    tracestate: str = ""
+    baggage: str = ""
 
 
 class Reply(NamedTuple):

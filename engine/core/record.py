@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from engine.core.entry import Asker, Used
+from engine.core.entry import Asker, Kind, Used
 from engine.core.ids import CallId, Position, RunId
 
 NOTHING = Raw(b"")
@@ -94,6 +94,44 @@ class Halted(Struct, frozen=True, omit_defaults=True):
     at: int = 0
 
 
+class Group(Struct, frozen=True, omit_defaults=True):
+    """A superstate that the run is in; in `Record.left` a state or superstate that it was in."""
+
+    name: str
+    visit: int
+    entered: int
+
+
+class Dropped(Struct, frozen=True, omit_defaults=True):
+    """A call that was given up although results of it are kept."""
+
+    id: CallId
+    step: str
+    attempt: int
+    since: int
+
+
+class Episode(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What one event, timer or order set off, until the run rests again: see `engine.core.episode`."""
+
+    seq: int
+    """Of its first record; with the run it is the episode's name."""
+    at: int
+    cause: Cause = "event"
+    name: str = ""
+    id: str = ""
+    source: str = ""
+    state: str = ""
+    """Where it began; empty: it began the run."""
+    visit: int = 0
+    traceparent: str = ""
+    """Of what caused it, as it came: it may be broken."""
+    tracestate: str = ""
+    baggage: str = ""
+    inside: bool = False
+    """Another run of this log caused it: it goes on with that one's trace."""
+
+
 class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One application of an event, a result, a failure, a timer or an order to a run. Times are log ms."""
 
@@ -158,6 +196,30 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Digest of the workflow's code that folded."""
     base: Raw = NOTHING
     """The snapshot before, where this is the run's first record under this code."""
+    episode: Episode | None = None
+    """What this is part of; None: it was made before episodes were kept."""
+    ends: bool = False
+    """The episode ends here."""
+    began: int = 0
+    """When the run began, where this finishes it."""
+    left: tuple[Group, ...] = ()
+    """The state and the superstates that this left, the state first."""
+    kind: Kind | Literal[""] = ""
+    """Of a kept result."""
+    started: int = 0
+    """When the attempt began, or the part of it that this keeps: wall ms, as `took` is wall time."""
+    spans: Raw = NOTHING
+    """What libraries traced inside the attempt, or inside the part of it: a JSON array."""
+    tracestate: str = ""
+    baggage: str = ""
+    late: int = 0
+    """Of a timer: how long after it was due its entry came."""
+    starts: int = 0
+    """How many attempts this started."""
+    dropped: tuple[Dropped, ...] = ()
+    """Calls that this gave up and of which results are kept."""
+    content: Raw = NOTHING
+    """What came in, in a workflow that wants it recorded: never with what is marked `Secret`."""
 
 
 class DeadLetter(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -186,6 +248,7 @@ class CloudEvent(Struct, frozen=True, omit_defaults=True, kw_only=True):
     data: Raw = Raw(b"null")
     traceparent: str = ""
     tracestate: str = ""
+    baggage: str = ""
     longwatchhops: int = 0
     longwatchcause: str = ""
     """The event, timer or call that made the publishing run move."""

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 from engine.core.entry import EventEntry
 from engine.core.ids import CallId, RunId
-from engine.core.record import Asks, CallStatus, Halted, Spent
+from engine.core.record import Asks, CallStatus, Episode, Group, Halted, Spent
 
 FORMAT = 1
 
@@ -67,14 +67,6 @@ class Timer(Struct, omit_defaults=True, frozen=True):
     """The superstate that set it; empty: the state itself."""
 
 
-class Group(Struct, omit_defaults=True, frozen=True):
-    """A superstate that the run is in."""
-
-    name: str
-    visit: int
-    entered: int
-
-
 class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run"):
     """A run at rest between two entries. The fold works on a copy."""
 
@@ -112,6 +104,10 @@ class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run
     """Who has taken upon himself what waits for people here."""
     spent: Spent | None = None
     """The run's own budget."""
+    episode: Episode | None = None
+    """What is going on, until the run rests."""
+    began: int = 0
+    """When the run began, log ms; 0: before this was kept."""
 
 
 class Tombstone(Struct, omit_defaults=True, frozen=True, array_like=True, tag="over"):
