@@ -2,7 +2,7 @@
 
 Four sources, later ones win:
 
-1. the default here;
+1. the default here; for what is sent to a collector, the `OTEL_*` variables of OpenTelemetry come before it;
 2. the project file: the nearest `longwatch.toml`, or `pyproject.toml` with a table `[tool.longwatch]`, upwards from
    the current folder;
 3. the environment: `LONGWATCH_` and the setting's name in capitals;
@@ -107,7 +107,14 @@ Size = Annotated[int, BeforeValidator(read_size), PlainSerializer(show_size)]
 
 _APP: Final = r"^$|^[\w.]+:[\w.]+$"
 _URL: Final = r"^$|^(redis|rediss|unix)://.+"
-_FORMS: Final = {_APP: "such as my_shop:app", _URL: "such as redis://localhost:6379/0"}
+_COLLECTOR: Final = r"^$|^https?://[^\s/]+\S*$"
+_PLACE: Final = r"^$|^\d{1,5}$|^\S+:\d{1,5}$"
+_FORMS: Final = {
+    _APP: "such as my_shop:app",
+    _URL: "such as redis://localhost:6379/0",
+    _COLLECTOR: "such as http://localhost:4318",
+    _PLACE: "such as 9464 or 0.0.0.0:9464",
+}
 _MS: Final = timedelta(milliseconds=1)
 _SECOND: Final = timedelta(seconds=1)
 
@@ -262,11 +269,52 @@ class Settings(BaseModel):
         description="Euros for a dollar: published prices of models are in dollars, budgets in euros.",
     )
 
+    otlp: Annotated[str, Field(pattern=_COLLECTOR)] = Field(
+        "",
+        description=(
+            "Where traces are sent: an OTLP collector, or Jaeger itself. Empty: nowhere, unless "
+            "`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or `OTEL_EXPORTER_OTLP_ENDPOINT` says otherwise. A URL without a "
+            "path gets `/v1/traces` over HTTP. `OTEL_EXPORTER_OTLP_HEADERS`, `_COMPRESSION`, `_TIMEOUT` and "
+            "`_CERTIFICATE` count too; `OTEL_SDK_DISABLED=true` sends nothing."
+        ),
+    )
+    otlp_protocol: Literal["http/protobuf", "grpc"] = Field(
+        "http/protobuf",
+        description="How traces are sent there; `OTEL_EXPORTER_OTLP_PROTOCOL` counts where this is not set.",
+    )
+    trace_rule: str = Field(
+        "all",
+        description=(
+            "Which traces are sent: `all`, or a rule that keeps what failed, halted, took long or cost much, and a "
+            "share of the rest. Records and a hash alone decide, so it can be changed later and applied to the past."
+        ),
+    )
+    metrics: Annotated[str, Field(pattern=_PLACE)] = Field(
+        "",
+        description="Where Prometheus finds the metrics: a port of this machine, or `host:port`. Empty: nowhere.",
+    )
+    log_format: Literal["human", "json"] = Field(
+        "human",
+        description="What a line of the engine's own logs looks like.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        description="The least that is written to the engine's own logs.",
+    )
+
     @field_validator("partitions")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
         if value & (value - 1):
             message = "must be a power of two, such as 16 or 32"
+            raise ValueError(message)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _port(cls, value: str) -> str:
+        if value and not 0 < int(value.rpartition(":")[2]) < 1 << 16:
+            message = "a port is a number from 1 to 65535"
             raise ValueError(message)
         return value
 
@@ -321,9 +369,12 @@ def load(
     root = file.parent if file else folder
     values: dict[str, object] = {}
     origin = dict.fromkeys(Settings.model_fields, "default")
+    variables = os.environ if environment is None else environment
+    for name, (text, variable_name) in _from_opentelemetry(variables).items():
+        values[name], origin[name] = text, f"environment {variable_name}"
     for source, base, found in (
         (_file_source(file), root, table),
-        ("environment", folder, _from_environment(os.environ if environment is None else environment)),
+        ("environment", folder, _from_environment(variables)),
         ("flag", folder, dict(flags or {})),
     ):
         for name, value in found.items():
@@ -337,6 +388,8 @@ def load(
                 continue
             values[name] = _placed(name, value, base)
             origin[name] = where
+    if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" and values.get("otlp"):
+        values["otlp"], origin["otlp"] = "", "environment OTEL_SDK_DISABLED"
     values.setdefault("data", root / ".longwatch")
     values.setdefault("app_path", _import_root(root, values.get("app")))
     return Loaded(_build(values, origin, problems), origin, file, root)
@@ -403,6 +456,28 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
         for name, value in environment.items()
         if name.startswith(PREFIX) and value
     }
+
+
+def _from_opentelemetry(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What OpenTelemetry's own variables say, by setting, with the variable that says it.
+
+    Source: OpenTelemetry, "OTLP Exporter Configuration" and "SDK Environment Variables" 1.50: the variable for traces
+    wins over the general one, whose URL is a base; an empty variable is none.
+    """
+
+    def first(*names: str) -> tuple[str, str]:
+        found = ((environment.get(name, "").strip(), name) for name in names)
+        return next((each for each in found if each[0]), ("", ""))
+
+    said: dict[str, tuple[str, str]] = {}
+    protocol, name = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if protocol in get_args(Settings.model_fields["otlp_protocol"].annotation):
+        said["otlp_protocol"] = protocol, name  # a collector that takes http/json takes http/protobuf as well
+    url, name = first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    if url and environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() != "none":
+        is_base = name == "OTEL_EXPORTER_OTLP_ENDPOINT" and protocol != "grpc"
+        said["otlp"] = f"{url.rstrip('/')}/v1/traces" if is_base else url, name
+    return said
 
 
 def _placed(name: str, value: object, base: Path) -> object:

@@ -11,7 +11,8 @@ _HEAD = """\
 
 Each has a default that serves. Four sources, later ones win:
 
-1. the default;
+1. the default; for what is sent to a collector, OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT` and the
+   like) come before it;
 2. the project file: the nearest `longwatch.toml`, or `pyproject.toml` with a table `[tool.longwatch]`, upwards from the
    current folder;
 3. the environment: `LONGWATCH_` and the name in capitals;

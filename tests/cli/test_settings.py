@@ -127,3 +127,44 @@ def test_a_wrong_setting_is_a_sentence_and_exit_code_2(longwatch: Longwatch) -> 
     assert answer.returncode == 2
     assert "LONGWATCH_BACKEND" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_collector_may_be_named_by_the_variables_of_opentelemetry(tmp_path: Path) -> None:
+    general = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://far:4318/base/", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    exact = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://near:4317", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}
+
+    assert load(folder=tmp_path, environment=general).settings.otlp == "http://far:4318/base/v1/traces"
+    assert load(folder=tmp_path, environment=general).settings.otlp_protocol == "http/protobuf"
+    both = load(folder=tmp_path, environment=general | exact)
+    assert (both.settings.otlp, both.settings.otlp_protocol) == ("http://near:4317", "grpc")
+    assert both.origin["otlp"] == "environment OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    assert load(folder=tmp_path, environment=general | {"OTEL_TRACES_EXPORTER": "none"}).settings.otlp == ""
+
+
+def test_a_collector_of_the_project_wins_over_opentelemetrys_and_a_flag_over_both(tmp_path: Path) -> None:
+    project(tmp_path, "[tool.longwatch]\notlp = 'http://project:4318'\n")
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://far:4318", "OTEL_SDK_DISABLED": ""}
+
+    assert load(folder=tmp_path, environment=environment).settings.otlp == "http://project:4318"
+    assert load({"otlp": "http://flag"}, folder=tmp_path, environment=environment).settings.otlp == "http://flag"
+
+
+def test_a_disabled_sdk_sends_nothing(tmp_path: Path) -> None:
+    loaded = load({"otlp": "http://flag"}, folder=tmp_path, environment={"OTEL_SDK_DISABLED": "True"})
+
+    assert loaded.settings.otlp == ""
+    assert loaded.origin["otlp"] == "environment OTEL_SDK_DISABLED"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("otlp", "localhost:4318", "such as http://localhost:4318"),
+        ("otlp_protocol", "http/json", "one of http/protobuf, grpc"),
+        ("metrics", "70000", "a port is a number from 1 to 65535"),
+        ("metrics", "localhost", "such as 9464"),
+    ],
+)
+def test_where_telemetry_goes_is_checked_at_once(tmp_path: Path, name: str, value: str, rule: str) -> None:
+    with pytest.raises(SettingsError, match=rule):
+        load({name: value}, folder=tmp_path, environment={})
