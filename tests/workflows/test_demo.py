@@ -60,6 +60,8 @@ def summary(**changes: Any) -> Summary:
         "agents_resumed": 1,
         "turns_repeated": 0,
         "answers": 4,
+        "payments": 2,
+        "paid_eur": 1_800,
         "budgets_asked": 1,
         "tokens": 12_000,
         "cost_eur": 0.0012,

@@ -7,7 +7,7 @@ import pytest
 from pydantic_ai.messages import ModelResponse, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
-from engine import Raise
+from engine import NeverAgain, Raise
 from engine.testing import Simulation
 from tests.workflows.claims import CLAIM, HISTORY, POLICY, simulation, verdict
 from workflows.insurance_claim import application
@@ -30,6 +30,7 @@ from workflows.insurance_claim.data import (
     Verdict,
 )
 from workflows.insurance_claim.memory import HistoryAsked, Remembering, customer_memory, remember
+from workflows.insurance_claim.payment import NothingDue, Paid, Payment, Unpaid, payment, transfer
 from workflows.insurance_claim.states import (
     Approved,
     Assessing,
@@ -81,7 +82,7 @@ def test_the_table_is_the_golden_file() -> None:
 def test_the_application_knows_the_claims_events() -> None:
     assert sorted(insurance_claim.events) == ["ClaimFiled", "ClaimWithdrawn", "DocumentsReceived", "ReviewDecided"]
     assert sorted(customer_memory.events) == ["ClaimDecided", "CustomerKnown"]
-    assert list(application.workflows)[:2] == ["insurance-claim", "customer-memory"]
+    assert list(application.workflows)[:3] == ["insurance-claim", "customer-memory", "payment"]
     assert list(application.models) == ["claims-assessor"]
 
 
@@ -297,6 +298,38 @@ def test_a_claim_asks_the_memory_of_its_customer() -> None:
     assert run.other(customer_memory, CLAIM.customer_id).state() == Remembering(
         customer_id=CLAIM.customer_id, claims_before=2, decided=1, paid_eur=CLAIM.amount_eur
     )
+
+
+def test_an_approved_claim_is_paid_by_a_run_of_its_own() -> None:
+    run = Simulation(insurance_claim, others=[customer_memory, payment])
+    run.fake(fetch_policy, lambda policy_id: POLICY)
+    run.fake(assess_risk, lambda dossier: verdict("low risk"))
+    run.fake(transfer, lambda due: "T-1")
+    run.send(ClaimFiled(claim=CLAIM))
+
+    due = Payment(claim_id="c-1", customer_id=CLAIM.customer_id, amount_eur=CLAIM.amount_eur)
+    assert run.other(payment, "c-1").state() == Paid(payment=due, number="T-1")
+
+
+def test_only_what_is_approved_is_paid() -> None:
+    run = Simulation(payment)
+    run.send(decided("rejected", "ann"))
+
+    assert run.state() == NothingDue(claim_id="c-1")
+
+
+def test_a_payment_that_the_bank_refuses_ends_unpaid() -> None:
+    run = Simulation(payment)
+
+    def refuse(due: Payment) -> str:
+        raise NeverAgain("account closed")
+
+    run.fake(transfer, refuse)
+    run.send(decided("approved", "ann"))
+
+    state = run.state()
+    assert isinstance(state, Unpaid)
+    assert state.reason == "account closed"
 
 
 def test_documents_are_asked_for_and_read(run: Simulation[ClaimFiled]) -> None:

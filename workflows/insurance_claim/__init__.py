@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from engine import Application, Limit, Model, Price
 from workflows.insurance_claim.memory import customer_memory
+from workflows.insurance_claim.payment import payment
 from workflows.insurance_claim.states import insurance_claim
 from workflows.insurance_claim.world import World
 
-__all__ = ["application", "customer_memory", "insurance_claim"]
+__all__ = ["application", "customer_memory", "insurance_claim", "payment"]
 
 
 @asynccontextmanager
@@ -24,7 +25,7 @@ assessor = Model("embedded", price=Price("0.10", "0.40"), limits=Limit(calls=2))
 Two questions at a time: its server works on one, and a kill then cuts off few.
 """
 application = Application(
-    workflows=[insurance_claim, customer_memory],
+    workflows=[insurance_claim, customer_memory, payment],
     resources={"world": claim_world},
     models={"claims-assessor": assessor},
 )

@@ -32,7 +32,7 @@ from workflows.insurance_claim import application
 from workflows.insurance_claim.demo_count import Course, Summary, count
 from workflows.insurance_claim.demo_desk import Desk
 from workflows.insurance_claim.demo_engine import APPLICATION, EngineProcess
-from workflows.insurance_claim.demo_people import LogClock, People, claims
+from workflows.insurance_claim.demo_people import LogClock, People, claims, settled
 from workflows.insurance_claim.demo_screen import Screen
 from workflows.insurance_claim.errors import ClaimSetupError, DemoFailedError
 from workflows.insurance_claim.generator import CLAIMS, crowd, make_world
@@ -67,6 +67,7 @@ class Demo:
         self.began = time.monotonic()
         self.killed_at: datetime | None = None
         self.killed_for = 0.0
+        self.settled = 0
 
     async def run(self, model_url: str) -> Summary:
         """From the start of the engine to the last figure."""
@@ -104,7 +105,7 @@ class Demo:
 
     @property
     def _is_over(self) -> bool:
-        return self.people.are_done and self.desk.is_idle
+        return self.people.are_done and self.desk.is_idle and self.settled == len(self.people.crowd)
 
     async def _look(self, engine: EngineProcess, client: Client, clock: LogClock, began: datetime) -> None:
         """One round: what is due is sent and answered, and people see how their claims stand."""
@@ -112,7 +113,9 @@ class Demo:
         await self.people.send(client, clock.now())
         self.desk.look(await client.inbox(limit=1_000))
         self.desk.answer(client, engine, clock.now())
-        self.people.look(claims(await client.list(limit=10_000)))
+        runs = await client.list(limit=10_000)
+        self.people.look(claims(runs))
+        self.settled = settled(runs)
         self.screen.show(clock.now() - began, self.people.states, self.desk.waiting)
         closely = self.killed_at is None and clock.now() - began > KILLED_FROM
         await asyncio.sleep(LOOK_CLOSELY_EVERY_S if closely else LOOK_EVERY_S)

@@ -71,6 +71,9 @@ class Summary:
     """Stored turns that were stored twice, or that the model was asked for again."""
     answers: int
     """Of people, that were taken."""
+    payments: int
+    """Made by the bank: one for each claim that was approved."""
+    paid_eur: int
     budgets_asked: int
     """Questions for a higher budget that were answered."""
     tokens: int
@@ -87,7 +90,7 @@ class Summary:
     lost: int
     """Receipts without an entry and its record."""
     doubled: int
-    """Published events that an ordinary reader of the outbox is handed twice."""
+    """Published events that an ordinary reader of the outbox is handed twice, and claims that were paid twice."""
     replay_identical: bool
     seconds: float
 
@@ -116,6 +119,7 @@ async def count(
     histories = {run.key: await client.history(run.address, bodies=True) for run in runs}
     told = [line for history in histories.values() for line in history]
     published = [each.event async for each in client.outbox(follow=False)]
+    payments = world.payments()
     counts = Counts(0, 0) if shared is None else shared.counts()
     spent = [line.used for line in told if line.used is not None]
     return Summary(
@@ -129,6 +133,8 @@ async def count(
         answers=sum(
             bool(line.who) and line.entry.startswith(("event ", "answer ")) and not line.ignored for line in told
         ),
+        payments=len(payments),
+        paid_eur=sum(amount for _, amount in payments),
         budgets_asked=sum(is_raise(line) for line in told),
         tokens=sum(each.tokens for each in spent),
         cost_eur=round(sum(each.cost or 0 for each in spent) / MICRO, 6),
@@ -140,7 +146,9 @@ async def count(
         kills=0 if course.killed_at is None else 1,
         restart_seconds=round(course.restart_seconds, 1),
         lost=lost(course.receipts, histories),
-        doubled=doubled((event.id, event.subject) for event in published),
+        doubled=doubled((event.id, event.subject) for event in published)
+        + len(payments)
+        - len({claim for claim, _ in payments}),
         replay_identical=bool(replay["identical"]),
         seconds=round(course.seconds, 1),
     )

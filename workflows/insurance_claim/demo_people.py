@@ -15,6 +15,7 @@ from engine import Client, LongwatchError
 from workflows.insurance_claim.data import ClaimFiled
 from workflows.insurance_claim.errors import DemoFailedError
 from workflows.insurance_claim.generator import Behaviour, Due, by_calendar, in_answer, known_customers
+from workflows.insurance_claim.payment import payment
 from workflows.insurance_claim.states import insurance_claim
 
 
@@ -64,6 +65,11 @@ class Receipt:
 def claims(runs: Iterable[S]) -> list[S]:
     """The runs of claims among those of all workflows."""
     return [run for run in runs if run.workflow == insurance_claim.name]
+
+
+def settled(runs: Iterable[S]) -> int:
+    """How many claims are decided and paid, or known to be worth nothing."""
+    return sum(run.workflow == payment.name and run.status == "finished" for run in runs)
 
 
 class People:

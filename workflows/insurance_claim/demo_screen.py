@@ -75,6 +75,7 @@ def lines(summary: Summary, data: Path) -> list[str]:
             f"{summary.tokens:,} tokens, {summary.cost_eur:.4f} EUR; {summary.budgets_asked} budgets asked for more",
         ),
         ("people", f"{summary.answers} answers taken"),
+        ("bank", f"{summary.payments} payments, {summary.paid_eur:,} EUR"),
         ("calendar", f"{summary.timers_fired} timers fired, {summary.reminders} reminders sent"),
         ("log", f"{summary.entries} entries folded, {summary.ignored} events ignored (late or twice)"),
         ("kill -9", f"{summary.kills}: {summary.restart_seconds:.0f} s until it ran again"),

@@ -27,6 +27,11 @@ CREATE TABLE IF NOT EXISTS messages (
     attempts INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS surveys (idempotency_key TEXT PRIMARY KEY, of TEXT NOT NULL, found TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS payments (
+    idempotency_key TEXT PRIMARY KEY,
+    claim_id TEXT NOT NULL,
+    amount_eur INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS past_claims (amount TEXT PRIMARY KEY, came_to TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS weather (cause TEXT PRIMARY KEY, report TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS visits (call_id TEXT NOT NULL, attempt INTEGER NOT NULL, step TEXT NOT NULL);
@@ -101,6 +106,17 @@ class World:
         """How many were ordered."""
         with self._open() as db:
             return int(db.execute("SELECT count(*) FROM surveys").fetchone()[0])
+
+    def pay(self, claim_id: str, amount_eur: int, idempotency_key: str) -> str:
+        """Have the bank pay; the same key again pays nothing more. Gives the transfer's number."""
+        with self._open() as db:
+            db.execute("INSERT OR IGNORE INTO payments VALUES (?, ?, ?)", (idempotency_key, claim_id, amount_eur))
+        return f"T-{zlib.crc32(idempotency_key.encode()):08x}"
+
+    def payments(self) -> list[tuple[str, int]]:
+        """What was paid: claim and euros."""
+        with self._open() as db:
+            return list(db.execute("SELECT claim_id, amount_eur FROM payments ORDER BY rowid"))
 
     def deliver(self, message: Message, idempotency_key: str) -> None:
         """Put a message into the letter box; the same key again is counted and changes nothing else."""
