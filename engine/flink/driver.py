@@ -47,6 +47,7 @@ from engine.flink.jvm import JavaFailed, die_with_parent
 from engine.flink.plan import Plan, read_plan
 from engine.flink.rest import ENDED, FlinkRefused, FlinkUnreachable, SavepointFailed, words_of
 from engine.log.errors import LogLost
+from engine.logs import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,7 +286,9 @@ def main() -> int:
     _die_with_supervisor()
     voice, stop = Voice(), Stop()
     try:
-        Driver(read_plan(path), voice, stop).run()
+        plan = read_plan(path)
+        open_stream(plan.log_format, plan.log_level)
+        Driver(plan, voice, stop).run()
     except (PlanRefused, msgspec.MsgspecError, OSError) as error:
         voice.say("failed", error=f"{path}: {error}" if isinstance(error, msgspec.MsgspecError) else str(error))
         return _REFUSED

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from engine.core.application import Application
 from engine.flink.plan import Plan
-from engine.llm.scrubbing import scrubbed
 from engine.loader import import_application
 from engine.log.archive import Archive
 from engine.log.checks import check_entry
@@ -17,6 +14,7 @@ from engine.log.protocol import START, Position
 from engine.log.redis_cursor import RedisCursor
 from engine.log.redis_keys import TRIMMED, pairs, stream
 from engine.log.redis_log import RedisLog
+from engine.logs import open_file
 
 
 class CoveredCursor(RedisCursor):
@@ -56,31 +54,6 @@ def open_log(plan: Plan) -> tuple[RedisCursor, RedisLog]:
     return cursor, RedisLog(plan.log_url, cursor.header, Archive(Path(plan.data) / "archive"))
 
 
-class Scrubbing(logging.Filter):
-    """Puts secrets out of sight: clients log the addresses that they ask, and errors may repeat what was sent."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record, for this handler and those behind it."""
-        record.msg, record.args = scrubbed(record.getMessage()), None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = scrubbed(logging.Formatter().formatException(record.exc_info))
-        return True
-
-
-CHATTY = ("httpx", "httpx2")
-"""They log a line for each request."""
-
-
 def open_logging(plan: Plan) -> None:
-    """Python's log of this process goes to `logs/engine.log`, bounded and scrubbed; nothing on the terminal."""
-    root = logging.getLogger()
-    if not any(isinstance(h, RotatingFileHandler) for h in root.handlers):
-        file = RotatingFileHandler(plan.folder("logs") / "engine.log", maxBytes=10 << 20, backupCount=3)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        root.addHandler(file)
-        root.setLevel(logging.INFO)
-        for name in CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
-    for handler in root.handlers:  # Flink has one of its own, into its log
-        if not any(isinstance(f, Scrubbing) for f in handler.filters):
-            handler.addFilter(Scrubbing())
+    """Python's log of this process goes to `logs/engine.log`; Java's has a file of its own."""
+    open_file(plan.folder("logs") / "engine.log", plan.log_format, plan.log_level)

@@ -68,6 +68,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     retention_ms: int = 7 * 86_400_000
     """How long finished runs and event ids are remembered, log ms."""
 
+    log_format: Literal["human", "json"] = "human"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics: bool = False
+    """Whether Flink serves its own metrics to Prometheus, on free ports of this machine that the driver tells."""
+
     def folder(self, name: str) -> Path:
         """A folder inside the data folder, made if it is not there."""
         path = Path(self.data).absolute() / name
