@@ -155,6 +155,20 @@ class StepContext:
     """What the application's async context managers made, once per worker, by name."""
     runner: Runner | None = None
     """The engine's side; None where a test calls the step by itself."""
+    place: Callable[[], dict[str, str]] = dict
+    """Where the running code is in the trace."""
+
+    @property
+    def traceparent(self) -> str:
+        """W3C `traceparent` of this attempt or, within `once`, of that part; empty where nobody traces."""
+        return self.place().get("traceparent", "")
+
+    def headers(self) -> dict[str, str]:
+        """The headers `traceparent`, `tracestate` and `baggage`, for a client that no instrumentation adds them to.
+
+        What the other side traces then stands below this attempt or, within `once`, below that part.
+        """
+        return self.place()
 
     async def once(self, name: str, work: Callable[[], Awaitable[T]], *, gives: Any = None) -> T:
         """Run `work` and keep its result on the log: a later attempt of this call gets it back and runs nothing.

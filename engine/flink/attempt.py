@@ -30,6 +30,8 @@ from engine.core.entry import AskedEntry, FailureEntry, KeptEntry, Kind, ResultE
 from engine.core.ids import CallId, RunId
 from engine.core.reaction import StartCall
 from engine.core.steps import A, Answered, Step, StepContext, StepHalts
+from engine.core.trace import parse_traceparent, span_id, traceparent
+from engine.flink.inside import NOTHING, Around, spans_of
 from engine.limits.passes import Pass
 
 T = TypeVar("T")
@@ -105,6 +107,19 @@ class Flight:
     """Where it runs, if its step blocks."""
     passes: dict[str, Pass] | None = None
     """By which it was let in; None: it had not to pass anything."""
+    around: Around = NOTHING
+    """What looks at it from outside."""
+    clock: Callable[[], float] = time.time
+    """Wall time, seconds."""
+    wall: float = 0.0
+    """When it began, by that clock."""
+    began: float = 0.0
+    """The same on the performance counter."""
+
+    @property
+    def took(self) -> int:
+        """Microseconds since it began."""
+        return int((time.perf_counter() - self.began) * 1_000_000)
 
 
 class Loop(Protocol):
@@ -143,7 +158,7 @@ class Attempt:
         self._telling: asyncio.TimerHandle | None = None
         self._stopped, self._left = 0, 0.0
         deadline = _in(flight.deadline - self._clock.time())
-        self.context = StepContext(f"{call.run}.{call.id}", call.attempt, deadline, resources, self)
+        self.context = StepContext(f"{call.run}.{call.id}", call.attempt, deadline, resources, self, self._place)
 
     @property
     def again(self) -> bool:
@@ -194,14 +209,16 @@ class Attempt:
         self._running[name] = None
         token = _inside.set((*_inside.get(()), name))
         unsure = _unsure.set(again)
-        began, started = time.perf_counter(), int(time.time() * 1000)
+        began, started = time.perf_counter(), int(self._flight.clock() * 1000)
         try:
-            value = await work()
-            value, output = _kept_form(name, adapter, value)
-            self._check_alive()
-            took = int((time.perf_counter() - began) * 1_000_000)
-            paid = None if used is None else used(value)
-            entry = self._entry(name, Raw(output), kind, used=paid, again=again, started=started, took=took)
+            with self._flight.around.part(self._trace(name), model=kind == "model") as around:
+                value = await work()
+                value, output = _kept_form(name, adapter, value)
+                self._check_alive()
+                took = int((time.perf_counter() - began) * 1_000_000)
+                paid = None if used is None else used(value)
+                more = {"used": paid, "again": again, "started": started, "took": took, "spans": spans_of(around)}
+            entry = self._entry(name, Raw(output), kind, **more)
             self._index += 1
             await self._loop.keep(self._request, entry)
         except BaseException as error:
@@ -317,11 +334,44 @@ class Attempt:
         request, call = self._request, self._request.call
         schema = Raw(msgspec.json.encode(adapter.json_schema()))
         words = _clean(question, 10 * MAX_WORDS)
-        self._loop.suspend(
-            self._flight,
-            AskedEntry(request.workflow, request.key, call.run, call.id, call.attempt, name, group, words, schema),
+        flight = self._flight
+        entry = AskedEntry(
+            request.workflow,
+            request.key,
+            call.run,
+            call.id,
+            call.attempt,
+            name,
+            group,
+            words,
+            schema,
+            started=int(flight.wall * 1000),
+            took=flight.took,
+            spans=spans_of(flight.around),
         )
+        self._loop.suspend(flight, entry)
         raise Suspended
+
+    # -- the trace -----------------------------------------------------------------------------------------------
+
+    def _place(self) -> dict[str, str]:
+        """Where the running code is in the trace, as headers."""
+        call = self._request.call
+        if not call.trace:
+            return {}
+        inside = _inside.get(())
+        found = {
+            "traceparent": self._trace(inside[-1]) if inside else call.trace,
+            "tracestate": call.tracestate,
+            "baggage": call.baggage,
+        }
+        return {name: value for name, value in found.items() if value}
+
+    def _trace(self, name: str) -> str:
+        """The `traceparent` of a part."""
+        call = self._request.call
+        found = parse_traceparent(call.trace)
+        return traceparent(found[0], span_id("kept", call.run, call.id, name)) if found else ""
 
     # -- progress ------------------------------------------------------------------------------------------------
 
@@ -350,7 +400,9 @@ class Attempt:
         self._telling = None
         if self._note is None or self._flight.gone:
             return
-        entry = self._entry("", Raw(b"null"), "progress", note=self._note)
+        flight = self._flight
+        started, took = int(flight.wall * 1000), flight.took
+        entry = self._entry("", Raw(b"null"), "progress", note=self._note, started=started, took=took)
         self._note, self._told = None, self._clock.time()
         self._loop.say(self._request, entry)
 

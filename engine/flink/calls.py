@@ -36,6 +36,7 @@ from engine.core.partition import partition_of
 from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
 from engine.flink.attempt import Attempt, AttemptId, Flight, Request, Said, written
 from engine.flink.entrance import BLOCKING_THREADS, Entrance, Passes
+from engine.flink.inside import NOTHING, Inside, load_inside, spans_of
 from engine.flink.resources import Resources
 from engine.limits import OK, Outage, Pass
 from engine.log.protocol import Header
@@ -83,6 +84,11 @@ class Calls:
         self._entrance: Entrance | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._resources = Resources(application.worker_resources())
+        self._inside: Inside = NOTHING
+        self._telling = {
+            name for name, workflow in application.workflows.items() if getattr(workflow, "content", False)
+        }
+        """Workflows whose content may be told."""
         self._swept = time.monotonic()
         self._failure: BaseException | None = None
         self.sign_of_life = time.monotonic()
@@ -138,6 +144,7 @@ class Calls:
     def _run(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         try:
+            self._inside = load_inside()
             self._loop.run_until_complete(self._open())
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
             ready.set()
@@ -230,31 +237,38 @@ class Calls:
     async def _attempt(self, request: Request, task: asyncio.Task[None]) -> None:
         call = request.call
         step = self._steps.get(call.step)
-        began, wall = time.perf_counter(), time.time()
+        wall = time.time()
         if step is None:
             message = f"this code has no step {call.step!r}"
-            self._fail(request, wall, began, "UnknownStep", message, final=True)
+            self._fail(request, "UnknownStep", message, final=True, started=int(wall * 1000))
             return
-        seconds = step.timeout.total_seconds()
-        flight = Flight(request, step, task, self._loop.time() + seconds)
+        deadline = self._loop.time() + step.timeout.total_seconds()
+        flight = Flight(request, step, task, deadline, wall=wall, began=time.perf_counter())
         if self._passed:
             flight.passes = self._passed.pop(request.attempt, None)
         if not self._board(flight):
             return
+        content = request.workflow in self._telling
+        flight.around = self._inside.around(call.trace, call.tracestate, call.baggage, content=content)
         try:
-            output = written(step, await self._answer(step, flight))
-        except asyncio.CancelledError as error:
-            self._cancelled(flight, wall, began, error)
-        except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt, SystemExit too
-            self._raised(flight, wall, began, error)
-        else:
-            self._answered(flight, wall, began, output)
+            with flight.around:
+                await self._fly(step, flight)
         finally:
             if not flight.gone:
                 self._land(flight)
             flight.gone = True  # a task that it made and did not wait for keeps nothing any more
             if flight.passes is not None:
                 self._leave(flight)
+
+    async def _fly(self, step: Step[Any, Any], flight: Flight) -> None:
+        try:
+            output = written(step, await self._answer(step, flight))
+        except asyncio.CancelledError as error:
+            self._cancelled(flight, error)
+        except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt, SystemExit too
+            self._raised(flight, error)
+        else:
+            self._answered(flight, output)
 
     def _board(self, flight: Flight) -> bool:
         """Put it in flight, in the place of an earlier attempt of its call; False: a later one is in flight."""
@@ -272,7 +286,7 @@ class Calls:
         self._buckets.setdefault(int(flight.deadline / SWEEP_SECONDS), []).append(flight)
         return True
 
-    def _answered(self, flight: Flight, wall: float, began: float, output: bytes) -> None:
+    def _answered(self, flight: Flight, output: bytes) -> None:
         if flight.gone:
             return
         if flight.runner is not None:
@@ -280,9 +294,10 @@ class Calls:
         if flight.passes:
             _report(flight.passes, None)
         request, call = flight.request, flight.request.call
-        took = int((time.perf_counter() - began) * 1_000_000)
+        started, took = int(flight.wall * 1000), flight.took
+        spans = spans_of(flight.around)
         entry = ResultEntry(
-            request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), int(wall * 1000), took
+            request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), started, took, spans
         )
         self.say(request, entry)
 
@@ -346,7 +361,7 @@ class Calls:
         flight.thread = self._pool.submit(contextvars.copy_context().run, _called, function, *arguments)
         return await asyncio.wrap_future(flight.thread)
 
-    def _raised(self, flight: Flight, wall: float, began: float, error: BaseException) -> None:
+    def _raised(self, flight: Flight, error: BaseException) -> None:
         """A step that did not answer."""
         if flight.gone:
             flight.task.uncancel()
@@ -355,7 +370,7 @@ class Calls:
         if isinstance(error, TryAgain):
             more = {"outage": error.outage, "wait": _milliseconds(error.after)}
         elif isinstance(error, StepHalts):
-            more = {"halts": True}
+            more["halts"] = True
         if isinstance(error, (NeverAgain, *flight.step.retry.never)):
             more["final"] = True
         if flight.runner is not None:
@@ -363,9 +378,9 @@ class Calls:
             more["inner"] = flight.runner.blame(error)
         if flight.passes:
             _report(flight.passes, error)
-        self._fail(flight.request, wall, began, _name(error), _words(error), _where(error), **more)
+        self._fail(flight.request, _name(error), _words(error), _where(error), **_measured(flight), **more)
 
-    def _cancelled(self, flight: Flight, wall: float, began: float, error: BaseException) -> None:
+    def _cancelled(self, flight: Flight, error: BaseException) -> None:
         if self._ended.is_set() or not self._loop.is_running():
             raise asyncio.CancelledError
         flight.task.uncancel()
@@ -376,38 +391,21 @@ class Calls:
             flight.runner.end()
             inner = flight.runner.blame(error)
         if flight.reason == "timeout":
-            self._fail(flight.request, wall, began, "Timeout", _late(flight.step), inner=inner)
+            self._fail(flight.request, "Timeout", _late(flight.step), **_measured(flight), inner=inner)
         else:
-            self._fail(flight.request, wall, began, "Cancelled", "the step cancelled itself", inner=inner)
+            self._fail(flight.request, "Cancelled", "the step cancelled itself", **_measured(flight), inner=inner)
 
     def _fail(
         self,
         request: Request,
-        wall: float,
-        began: float,
         error: str,
         message: str,
         where: str = "",
         **more: Any,  # noqa: ANN401 - as FailureEntry takes them
     ) -> None:
         call = request.call
-        took = int((time.perf_counter() - began) * 1_000_000)
-        self.say(
-            request,
-            FailureEntry(
-                request.workflow,
-                request.key,
-                call.run,
-                call.id,
-                call.attempt,
-                error,
-                message,
-                where,
-                started=int(wall * 1000),
-                took=took,
-                **more,
-            ),
-        )
+        naming = request.workflow, request.key, call.run, call.id, call.attempt
+        self.say(request, FailureEntry(*naming, error, message, where, **more))
         self._known.discard(request.attempt)
 
     # -- for attempts --------------------------------------------------------------------------------------------
@@ -494,9 +492,7 @@ class Calls:
             inner = flight.runner.blame(None)
         flight.gone = True
         self._land(flight)
-        seconds = flight.step.timeout.total_seconds() + GRACE_SECONDS
-        began, wall = time.perf_counter() - seconds, time.time() - seconds
-        self._fail(request, wall, began, "Timeout", _late(flight.step), inner=inner)
+        self._fail(request, "Timeout", _late(flight.step), **_measured(flight), inner=inner)
 
     # -- the watcher's thread ------------------------------------------------------------------------------------
 
@@ -535,6 +531,11 @@ def _called(function: Callable[..., Any], *arguments: object) -> object:
     except StopIteration as error:
         message = "the step raised StopIteration"
         raise RuntimeError(message) from error
+
+
+def _measured(flight: Flight) -> dict[str, Any]:
+    """What was seen of an attempt, as `FailureEntry` takes it."""
+    return {"started": int(flight.wall * 1000), "took": flight.took, "spans": spans_of(flight.around)}
 
 
 def _report(passes: Mapping[str, Pass], error: BaseException | None) -> None:

@@ -125,9 +125,9 @@ class StepTool:
         begun = outer.attempt > 1 or calling.runner.again
         if step.reconcile is not None and begun and (found := await step.reconcile(value)) is not None:
             return found
-        context = StepContext(
-            calling.key, calling.runner.failures + 1, datetime.now(UTC) + step.timeout, outer.resources, Inside(calling)
-        )
+        deadline = datetime.now(UTC) + step.timeout
+        attempt = calling.runner.failures + 1
+        context = StepContext(calling.key, attempt, deadline, outer.resources, Inside(calling), outer.place)
         arguments = (value, context) if step.takes_context else (value,)
         if step.blocking:
             return await asyncio.to_thread(step.function, *arguments)
