@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -183,14 +183,17 @@ class _Listener:
         self._thread.join(seconds)
 
     def _read(self) -> None:
-        for line in self._process.stdout or ():
-            words = line.strip()
-            if words.startswith("go: downloading "):
-                self.fetched += 1
-            elif words and " " not in words and ":" not in words:  # -v names each package as it is compiled
-                self.compiled += 1
-            else:
-                self.last.append(words)
+        with self._process.stdout or nullcontext(()) as lines:
+            for line in lines:
+                self._hear(line.strip())
+
+    def _hear(self, words: str) -> None:
+        if words.startswith("go: downloading "):
+            self.fetched += 1
+        elif words and " " not in words and ":" not in words:  # -v names each package as it is compiled
+            self.compiled += 1
+        else:
+            self.last.append(words)
 
 
 def main(given: Sequence[str] | None = None) -> int:

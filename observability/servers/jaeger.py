@@ -94,6 +94,7 @@ class Jaeger(Server):
             "extensions": {
                 "jaeger_query": {
                     "storage": {"traces": "memory"},
+                    "enable_tracing": False,
                     "http": {"endpoint": f"{LOOPBACK}:{self._query}"},
                     "grpc": {"endpoint": f"{LOOPBACK}:{query_grpc}"},
                 },

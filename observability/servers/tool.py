@@ -35,6 +35,8 @@ class Tool:
     tags: str = ""
     link: str = "-s -w"
     """Flags of Go's linker."""
+    module: Path | None = None
+    """The folder of its go.mod; None: the one of its name among ours."""
 
     @property
     def folder(self) -> Path:
@@ -42,6 +44,8 @@ class Tool:
 
         The wheel holds `tools` inside this package (see `force-include` in pyproject.toml).
         """
+        if self.module is not None:
+            return self.module
         inside = Path(__file__).parent / "tools" / self.name
         return inside if inside.is_dir() else Path(__file__).parents[2] / "tools" / self.name
 
