@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -66,6 +66,11 @@ class Suspended(BaseException):
     """The attempt ends here, and no failure: a person was asked. Not an `Exception`, so that steps let it through."""
 
 
+def wall_ms() -> int:
+    """This machine's time, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
 class Request(NamedTuple):
     """A call of a run."""
 
@@ -109,12 +114,14 @@ class Flight:
     """By which it was let in; None: it had not to pass anything."""
     around: Around = NOTHING
     """What looks at it from outside."""
-    clock: Callable[[], float] = time.time
-    """Wall time, seconds."""
-    wall: float = 0.0
-    """When it began, by that clock."""
-    began: float = 0.0
+    clock: Callable[[], int] = wall_ms
+    started: int = field(init=False)
+    """When it began, by that clock, ms."""
+    began: float = field(init=False)
     """The same on the performance counter."""
+
+    def __post_init__(self) -> None:
+        self.started, self.began = self.clock(), time.perf_counter()
 
     @property
     def took(self) -> int:
@@ -209,7 +216,7 @@ class Attempt:
         self._running[name] = None
         token = _inside.set((*_inside.get(()), name))
         unsure = _unsure.set(again)
-        began, started = time.perf_counter(), int(self._flight.clock() * 1000)
+        began, started = time.perf_counter(), self._flight.clock()
         try:
             with self._flight.around.part(self._trace(name), model=kind == "model") as around:
                 value = await work()
@@ -345,7 +352,7 @@ class Attempt:
             group,
             words,
             schema,
-            started=int(flight.wall * 1000),
+            started=flight.started,
             took=flight.took,
             spans=spans_of(flight.around),
         )
@@ -401,7 +408,7 @@ class Attempt:
         if self._note is None or self._flight.gone:
             return
         flight = self._flight
-        started, took = int(flight.wall * 1000), flight.took
+        started, took = flight.started, flight.took
         entry = self._entry("", Raw(b"null"), "progress", note=self._note, started=started, took=took)
         self._note, self._told = None, self._clock.time()
         self._loop.say(self._request, entry)

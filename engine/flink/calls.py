@@ -34,7 +34,7 @@ from engine.core.entry import AskedEntry, FailureEntry, KeptEntry, ResultEntry, 
 from engine.core.ids import CallId, RunId
 from engine.core.partition import partition_of
 from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
-from engine.flink.attempt import Attempt, AttemptId, Flight, Request, Said, written
+from engine.flink.attempt import Attempt, AttemptId, Flight, Request, Said, wall_ms, written
 from engine.flink.entrance import BLOCKING_THREADS, Entrance, Passes
 from engine.flink.inside import NOTHING, Inside, load_inside, spans_of
 from engine.flink.resources import Resources
@@ -237,13 +237,12 @@ class Calls:
     async def _attempt(self, request: Request, task: asyncio.Task[None]) -> None:
         call = request.call
         step = self._steps.get(call.step)
-        wall = time.time()
         if step is None:
             message = f"this code has no step {call.step!r}"
-            self._fail(request, "UnknownStep", message, final=True, started=int(wall * 1000))
+            self._fail(request, "UnknownStep", message, final=True, started=wall_ms())
             return
         deadline = self._loop.time() + step.timeout.total_seconds()
-        flight = Flight(request, step, task, deadline, wall=wall, began=time.perf_counter())
+        flight = Flight(request, step, task, deadline)
         if self._passed:
             flight.passes = self._passed.pop(request.attempt, None)
         if not self._board(flight):
@@ -294,7 +293,7 @@ class Calls:
         if flight.passes:
             _report(flight.passes, None)
         request, call = flight.request, flight.request.call
-        started, took = int(flight.wall * 1000), flight.took
+        started, took = flight.started, flight.took
         spans = spans_of(flight.around)
         entry = ResultEntry(
             request.workflow, request.key, call.run, call.id, call.attempt, Raw(output), started, took, spans
@@ -535,7 +534,7 @@ def _called(function: Callable[..., Any], *arguments: object) -> object:
 
 def _measured(flight: Flight) -> dict[str, Any]:
     """What was seen of an attempt, as `FailureEntry` takes it."""
-    return {"started": int(flight.wall * 1000), "took": flight.took, "spans": spans_of(flight.around)}
+    return {"started": flight.started, "took": flight.took, "spans": spans_of(flight.around)}
 
 
 def _report(passes: Mapping[str, Pass], error: BaseException | None) -> None:

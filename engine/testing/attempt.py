@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
+from engine.core.context import milliseconds
 from engine.core.entry import AskedEntry, Entry, FailureEntry, KeptEntry, ResultEntry
 from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
 from engine.core.transition import StartCall
@@ -78,7 +79,7 @@ class MemoryAttempt:
             return self._failure(step, error, "InvalidResult")
         if isinstance(self._runner, Playing):
             self._runner.check()
-        return ResultEntry(*self._naming, self.call.attempt, output)
+        return ResultEntry(*self._naming, self.call.attempt, output, milliseconds(self.world.now))
 
     def _failure(self, step: Step[Any, Any], error: Exception, kind: str) -> FailureEntry:
         after = error.after if isinstance(error, TryAgain) else None
@@ -92,6 +93,7 @@ class MemoryAttempt:
             outage=isinstance(error, TryAgain) and error.outage,
             halts=isinstance(error, StepHalts),
             inner=self._runner.blame(error) if self._runner is not None else "",
+            started=milliseconds(self.world.now),
         )
 
     @property
@@ -125,7 +127,8 @@ class MemoryAttempt:
     def _behind(self, step: Step[Any, Any]) -> Attempt:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None  # noqa: S101 - it is one
-        flight = Flight(self._request, step, task, loop.time() + step.timeout.total_seconds())
+        deadline = loop.time() + step.timeout.total_seconds()
+        flight = Flight(self._request, step, task, deadline, clock=lambda: milliseconds(self.world.now))
         playing = self.world.fakes.recorded.get(step.name)
         resources = self.world.fakes.resources()
         if playing is None:
