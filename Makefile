@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 LOCKS := requirements/dev.txt requirements/model.txt
 ARGS ?=
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup servers demo observe test check format bench lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +18,16 @@ help: ## Show this list
 setup: ## Make .venv with everything in it (quick when nothing changed)
 	@scripts/setup.sh
 
+servers: setup ## Have Jaeger and Prometheus on this machine (builds them once, which takes some ten minutes)
+	@$(BIN)/python -m observability.servers.install --quiet
+
 demo: setup ## Run the insurance claims, kill the engine in the middle, show what it cost (ARGS=--json)
 	@$(BIN)/python -m workflows.insurance_claim.demo $(ARGS)
 
-test: check ## Check, then run every test (ARGS="-k name" picks some)
+observe: setup servers ## The demo with Jaeger and Prometheus beside it, to look at (ARGS=--check compares them with the log)
+	@$(BIN)/python -m observability.observe $(ARGS)
+
+test: check servers ## Check, then run every test (ARGS="-k name" picks some)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## Format, lint, types and the contracts between packages
