@@ -194,4 +194,5 @@ def _entry(workflow: Workflow[Any], event: Event, envelope: CloudEvent) -> Event
         hops=envelope.longwatchhops,
         who=envelope.longwatchwho,
         visit=envelope.longwatchvisit,
+        baggage=envelope.baggage,
     )

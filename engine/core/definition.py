@@ -33,6 +33,8 @@ T = TypeVar("T")
 Begun = State | tuple[State | Answer[Any], ...]
 """The first state; with it, where a question begins the run, its answer."""
 
+RECORDS = 2
+"""Counts changes of what the fold writes: with each the code is another one, as far as a replay is concerned."""
 DEEP = 4
 """How many models a `Searchable` may stand in."""
 
@@ -438,7 +440,7 @@ class Workflow(Generic[E]):
     def code(self) -> str:
         """12 hex digits of what folds: the modules of states, start and events, and how often steps are tried."""
         modules = self._modules() | {event.__module__ for event in self.events.values()}
-        digest = hashlib.blake2b(f"{self.name} {self.version}".encode(), digest_size=6)
+        digest = hashlib.blake2b(f"{self.name} {self.version} {RECORDS}".encode(), digest_size=6)
         for name, step in sorted(self.steps.items()):
             digest.update(f"{name} {step.retry} {step.total} {step.spends or ''}".encode())
         digest.update(f"{self.budget or ''}".encode())

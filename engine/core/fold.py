@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 from pydantic import ValidationError
 
-from engine.core import asking, halts, moving, spending, working
+from engine.core import asking, episode, halts, moving, spending, working
 from engine.core.context import Context, moment
 from engine.core.definition import Handler, StateSpec, Workflow, flat
 from engine.core.entry import (
@@ -42,6 +42,7 @@ from engine.core.reaction import (
     PublishEvent,
     Reaction,
     Rules,
+    StartCall,
     Verdict,
     digest_of,
     event_hash,
@@ -52,6 +53,8 @@ from engine.core.record import (
     Cause,
     CloudEvent,
     DeadLetter,
+    Dropped,
+    Episode,
     Halted,
     PendingCall,
     PendingTimer,
@@ -71,6 +74,7 @@ from engine.core.snapshot import (
 )
 from engine.core.steps import Call
 from engine.core.telling import HELD, naming, told_by
+from engine.core.trace import episode_trace, span_id, traceparent
 
 MAX_SEEN = 1_000
 MAX_HOPS = 100
@@ -89,6 +93,7 @@ class Fold:
 
     __slots__ = (
         "_drawn",
+        "_trace",
         "at",
         "before",
         "behind",
@@ -96,8 +101,10 @@ class Fold:
         "changed",
         "commands",
         "current",
+        "dropped",
         "early",
         "entry",
+        "episode",
         "hold",
         "known_state",
         "made",
@@ -110,6 +117,7 @@ class Fold:
         "rules",
         "running",
         "snap",
+        "told",
         "verdict",
         "wakes",
         "workflow",
@@ -140,6 +148,12 @@ class Fold:
         """The entry that is being applied."""
         self.resumed = ""
         """The order that a halted run goes on by: `resume` or `skip`."""
+        self.episode: Episode | None = None
+        """What the application is part of."""
+        self._trace = ""
+        self.dropped: list[Dropped] = []
+        self.told: dict[str, Any] = {}
+        """What the record tells beside what it takes over from the entry."""
 
     # -- what is stored is no run at rest ------------------------------------------------------------------------
 
@@ -147,9 +161,7 @@ class Fold:
         entry = self.entry
         if isinstance(entry, TickEntry):
             return Reaction(stored, wakes=grave.expires)
-        record = self._blank(
-            grave.run, grave.seq + 1, grave.state, f"the run is finished ({grave.state})", prev=grave.prev
-        )
+        record = self._too_late(grave)
         if isinstance(entry, QuestionEntry):
             asking.refuse(self, entry, "RunFinished", f"the run is finished ({grave.state})")
         if isinstance(entry, KeptEntry):
@@ -157,26 +169,33 @@ class Fold:
         again = write_stored(msgspec.structs.replace(grave, seq=grave.seq + 1, prev=f"{self.place.position}/0"))
         return Reaction(again, self.commands, records=[record], wakes=grave.expires)
 
-    def _blank(self, run: RunId, seq: int, state: str, ignored: str, prev: str = "") -> Record:
-        cause, name, id_, source = naming(self.entry)
+    def _too_late(self, grave: Tombstone) -> Record:
+        """An episode of its own, which ends at once."""
+        cause, name, id_, source = told = naming(self.entry)
+        known = Snapshot(run=grave.run, version=0, state=grave.state, data=NOTHING, seq=grave.seq)
+        self.snap = known
+        self._go_on(known, episode.begin(known, self.at, *told, self.entry))
         return Record(
             workflow=self.workflow.name,
             key=self.entry.key,
-            run=run,
+            run=grave.run,
             version=self.workflow.version,
-            seq=seq,
+            seq=grave.seq + 1,
             at=self.at,
             entry=self.place.position,
-            prev=prev,
+            prev=grave.prev,
             cause=cause,
             name=name,
             id=id_,
             source=source,
-            from_=state,
-            to=state,
+            from_=grave.state,
+            to=grave.state,
             status="finished",
-            ignored=ignored,
+            ignored=f"the run is finished ({grave.state})",
             code=self.workflow.code,
+            episode=self.episode,
+            ends=True,
+            **told_by(self.entry),
         )
 
     def expire(self, early: Early) -> Early | None:
@@ -195,7 +214,9 @@ class Fold:
         entry = self.entry
         if isinstance(entry, EventEntry | QuestionEntry) and entry.type in self.workflow.starts_on:
             run = run_id(self.workflow.name, entry.key, self.place.partition, self.place.position)
-            self.snap = Snapshot(run=run, version=self.workflow.version, state="", data=Raw(b"null"))
+            self.snap = Snapshot(
+                run=run, version=self.workflow.version, state="", data=Raw(b"null"), began=self.place.at
+            )
             if early is not None:
                 self.early = early
                 self.snap.kept = tuple(event for _, _, event in early.events)
@@ -262,10 +283,13 @@ class Fold:
             prev=known.prev,
             broken=stored,
             halted=halted,
+            began=known.began,
         )
         self.hold = not isinstance(self.entry, TickEntry)
         self.snap.held = int(self.hold)
-        self._record(*naming(self.entry))
+        told = naming(self.entry)
+        self._go_on(self.snap, episode.begin(known, self.at, *told, self.entry))
+        self._record(*told, self.snap, len(self.commands), known.state)
         return self.done()
 
     # -- a run ---------------------------------------------------------------------------------------------------
@@ -331,6 +355,8 @@ class Fold:
         state, commands, published = self.known_state, len(self.commands), self.published
         from_, index = before.state, len(self.records)
         self.made, self._drawn, self.changed, self.published = 0, 0, False, []
+        self.dropped, self.told = [], {}
+        self._go_on(self.snap, before.episode or episode.begin(before, self.at, cause, name, id_, source, entry))
         self.snap.seq += 1
         self.current = entry
         failure: HandlerFailed | None = None
@@ -340,7 +366,7 @@ class Fold:
         else:
             try:
                 ignored = action()
-                self._record(cause, name, id_, source, from_, ignored, position, entry, old)
+                self._record(cause, name, id_, source, before, commands, from_, ignored, position, entry, old)
             except BadEvent:
                 self.snap, self.known_state, self.published = before, state, published
                 del self.commands[commands:]
@@ -355,14 +381,36 @@ class Fold:
                     raise failure from error
         if failure is None:
             return True
-        self.snap, self.known_state, self.changed, self.published = before, state, False, []
+        self.snap, self.known_state, self.changed, self.published = _copy(before), state, False, []
+        self.dropped, self.told = [], {}
         del self.commands[commands:]
         self.snap.seq += 1
         if before.halted is None:
             self.snap.halted_timer, self.snap.held = timer, self.behind
         self.snap.halted = Halted(failure.error, failure.where, failure.cause, self.at)
-        self._record(cause, name, id_, source, from_, "", position, entry, old)
+        self._record(cause, name, id_, source, before, commands, from_, "", position, entry, old)
         return False
+
+    def _go_on(self, snap: Snapshot, with_: Episode) -> None:
+        """What is done from here on is part of this episode."""
+        if self.episode is not with_:
+            self.episode, self._trace = with_, ""
+        snap.episode = with_
+
+    @property
+    def trace(self) -> str:
+        """Of the episode that goes on."""
+        if not self._trace and self.episode is not None:
+            self._trace = episode_trace(self.snap.run, self.episode)
+        return self._trace
+
+    def place_of(self, call: Pending) -> str:
+        """Where the attempt of a call stands in the trace."""
+        return episode.attempt(self.trace, self.snap.run, call.id, call.attempt)
+
+    def carried(self) -> tuple[str, str]:
+        """What the episode hands on with its trace: tracestate and baggage."""
+        return (self.episode.tracestate, self.episode.baggage) if self.episode is not None else ("", "")
 
     def _record(
         self,
@@ -370,12 +418,15 @@ class Fold:
         name: str,
         id_: str,
         source: str,
+        before: Snapshot,
+        commands: int,
         from_: str = "",
         ignored: str = "",
         position: Position | None = None,
         entry: Entry | None = None,
         old: bytes | None = None,
     ) -> None:
+        """Record what an application made of the run `before` it, with the commands from there on."""
         snap, workflow = self.snap, self.workflow
         prev, index = snap.prev, len(self.records)
         snap.prev = f"{self.place.position}/{index}"
@@ -384,6 +435,8 @@ class Fold:
             if snap.code:
                 base = Raw(old or self.came or b"null")
             snap.code = workflow.code
+        ends = not episode.is_going_on(snap, self.at) and (snap.halted is not None or self.at_once() is None)
+        snap.episode = None if ends else self.episode
         raw = write_stored(snap)
         if len(raw) > MAX_SNAPSHOT and snap.halted is None:
             message = f"the snapshot would have {len(raw)} bytes, the limit is {MAX_SNAPSHOT}; keep large data outside"
@@ -434,7 +487,14 @@ class Fold:
                 snapshot=digest_of(raw),
                 code=workflow.code,
                 base=base,
-                **told_by(entry),
+                episode=self.episode,
+                ends=ends,
+                began=(snap.began or before.entered) if snap.ended and not before.ended else 0,
+                left=episode.left(before, snap),
+                late=self.place.at - self.at if cause == "timer" else 0,
+                starts=len([c for c in self.commands[commands:] if type(c) is StartCall]),
+                dropped=tuple(self.dropped),
+                **{**told_by(entry), **self.told},
             )
         )
 
@@ -639,7 +699,7 @@ class Fold:
     def launch(self, call: Pending) -> None:
         """Put `call` in the place of the pending call of its id and have it run."""
         self.put(call)
-        self.commands.append(working.start_of(self.snap.run, call))
+        self.commands.append(working.start_of(self.snap, call, self.trace))
 
     def lost(self, call: Pending, error: str, message: str) -> None:
         """A call has failed for good."""
@@ -731,7 +791,7 @@ class Fold:
         key = part.key or key_of(event, type(event).__key__) or self.entry.key
         id_ = f"{snap.run}.{snap.seq}.{self.made}"
         self.made += 1
-        caused = self.entry if isinstance(self.entry, EventEntry) else None
+        tracestate, baggage = self.carried()
         envelope = CloudEvent(
             id=id_,
             source=f"longwatch/{self.workflow.name}",
@@ -739,8 +799,9 @@ class Fold:
             subject=key,
             time=moment(self.at).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             data=Raw(event.__pydantic_serializer__.to_json(event, warnings="error")),
-            traceparent=caused.traceparent if caused else "",
-            tracestate=caused.tracestate if caused else "",
+            traceparent=traceparent(self.trace, span_id("publish", id_)),
+            tracestate=tracestate,
+            baggage=baggage,
             longwatchhops=snap.hops + 1,
             longwatchcause=f"{snap.run}.{snap.seq}",
         )

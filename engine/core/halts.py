@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.core import asking, moving, spending, working
+from engine.core import asking, episode, moving, spending, working
 from engine.core.entry import Entry, FailureEntry, KeptEntry, OrderEntry, QuestionEntry, TickEntry
 from engine.core.errors import UnreadableSnapshot
 from engine.core.ids import CallId
@@ -53,8 +53,7 @@ def retry(fold: Fold) -> str:
         new = msgspec.structs.replace(call, attempt=call.attempt + 1, due=0, since=fold.at)
         step = fold.workflow.steps.get(call.step)
         if step is not None and step.question is not None:
-            fold.put(msgspec.structs.replace(new, status="asked", error=""))
-            working.ask_run(fold, step, new)
+            working.ask_run(fold, step, msgspec.structs.replace(new, error=""))
         else:
             fold.pay(new)
     return "" if again else "no call of this run waits for another attempt"
@@ -115,9 +114,11 @@ def resume(fold: Fold, order: OrderEntry, held: Sequence[Held]) -> Reaction:
 def begin_again(fold: Fold) -> None:
     """Start what was in flight when the run halted: an engine that was started meanwhile has left it alone."""
     started = {c.id for c in fold.commands if isinstance(c, StartCall)}
-    for call in fold.snap.calls if fold.snap.halted is None else ():
+    snap = fold.snap
+    for call in snap.calls if snap.halted is None else ():
         if call.status == "running" and call.id not in started:
-            fold.commands.append(msgspec.structs.replace(working.start_of(fold.snap.run, call), again=True))
+            again = working.start_of(snap, call, episode.trace_of(snap))
+            fold.commands.append(msgspec.structs.replace(again, again=True))
 
 
 def fold_held(fold: Fold, held: Sequence[Held]) -> None:
@@ -135,8 +136,9 @@ def skip(fold: Fold, held: Sequence[Held]) -> Sequence[Held]:
     """Leave out what halted the run; answers with what is still to be folded."""
     why = "left out by an order"
     if not fold.snap.state:
+        kept, fold.snap.kept = fold.snap.kept, ()
         leave_out(fold, held[:1], why)
-        for event in fold.snap.kept:
+        for event in kept:
             fold.dead(event, "the run that it waited for was left out by an order")
         for item in held[1:]:
             if isinstance(item.entry, QuestionEntry):
@@ -144,7 +146,7 @@ def skip(fold: Fold, held: Sequence[Held]) -> Sequence[Held]:
             else:
                 lost = "the run that it waited for was left out by an order"
                 fold.dead(item.entry, lost, item.at, item.position)
-        fold.snap.kept, fold.release = (), len(held)
+        fold.release = len(held)
         return ()
     if (move := fold.at_once()) is not None:
         fold.take_up(move, fold.place.position, why)

@@ -153,8 +153,9 @@ def carry_over(fold: Fold, before: str, state: State) -> None:
     missing may have fired already, so it is set only when it repeats, leads on or is not due yet.
     """
     snap, spec = fold.snap, fold.spec()
-    entered = {g.name: g.entered for g in snap.groups}
-    snap.groups = tuple(Group(g, snap.visit, entered.setdefault(g, snap.entered)) for g in spec.groups)
+    known = {g.name: g for g in snap.groups}
+    snap.groups = tuple(known.get(g) or Group(g, snap.visit, snap.entered) for g in spec.groups)
+    entered = {g.name: g.entered for g in (*known.values(), *snap.groups)}
     due = {(h.owner, h.name): (h, entered.get(h.owner, snap.entered) + h.delay) for h in spec.timers}
     due |= {
         (m.owner, m.name): (m.due, at) for m in spec.moments if m.due and (at := due_at(fold, m, state)) is not None

@@ -16,12 +16,15 @@ from msgspec import Raw
 
 from engine.core.definition import StateSpec, Workflow
 from engine.core.entry import EventEntry, ResultEntry
+from engine.core.episode import attempt, begin
 from engine.core.errors import HandlerTimeout
 from engine.core.ids import CallId
 from engine.core.model import State
 from engine.core.reaction import MAX_SNAPSHOT, Command, Place, Reaction, Rules, StartCall, digest_of, event_hash, run_id
-from engine.core.record import NOTHING, Cause, PendingCall, Record
+from engine.core.record import NOTHING, Cause, Group, PendingCall, Record
 from engine.core.snapshot import Pending, Progress, Snapshot, grave_of, write_stored
+from engine.core.telling import told_by
+from engine.core.trace import episode_trace
 
 _PASSED_ON = (HandlerTimeout, KeyboardInterrupt, GeneratorExit)
 
@@ -44,6 +47,7 @@ def quick_start(workflow: Workflow[Any], entry: EventEntry, place: Place, rules:
             hops=entry.hops,
             hopped=place.at if entry.hops else 0,
             seen=((place.at, event_hash(entry.source, entry.id)),),
+            began=place.at,
         )
         return _moved(workflow, snap, spec, answer, entry, place, rules, "event", entry.type, entry.id)
     except _PASSED_ON:
@@ -59,7 +63,9 @@ def quick_result(
     if len(snap.calls) != 1 or len(snap.works) != 1 or not _at_rest(workflow, snap):
         return None
     call, progress = snap.calls[0], snap.works[0]
-    if call.id != entry.call or snap.run != entry.run or call.status != "running" or call.kept or call.reserved:
+    if call.id != entry.call or snap.run != entry.run or call.status != "running" or call.attempt != entry.attempt:
+        return None
+    if call.kept or call.reserved:
         return None
     if progress.size != 1 or progress.work != call.work:
         return None
@@ -119,6 +125,8 @@ def _moved(
 ) -> Reaction | None:
     """Enter a plain state, and record it."""
     at, position, seq = place.at, place.position, before.seq + 1
+    source = entry.source if isinstance(entry, EventEntry) else ""
+    episode = before.episode or begin(before, at, cause, name, id_, source, entry)
     data = Raw(spec.write(state))
     commands: list[Command] = []
     calls: tuple[Pending, ...] = ()
@@ -130,7 +138,9 @@ def _moved(
         calls = (Pending(call, step.name, value, at, work.name),)
         works = (Progress(work.name, 1),)
         shown = (PendingCall(call, step.name),)
-        commands.append(StartCall(before.run, call, step.name, value, 1, at))
+        trace = attempt(episode_trace(before.run, episode), before.run, call, 1)
+        carried = episode.tracestate, episode.baggage
+        commands.append(StartCall(before.run, call, step.name, value, 1, at, 0, 0, False, trace, *carried))
     snap = Snapshot(
         run=before.run,
         version=before.version,
@@ -147,14 +157,12 @@ def _moved(
         hops=before.hops,
         hopped=before.hopped,
         prev=f"{position}/0",
+        began=before.began,
+        episode=episode if calls else None,
     )
     raw = write_stored(snap)
     if len(raw) > MAX_SNAPSHOT:
         return None
-    if isinstance(entry, ResultEntry):
-        source, traceparent, attempt, took = "", "", entry.attempt, entry.took
-    else:
-        source, traceparent, attempt, took = entry.source, entry.traceparent, 0, 0
     record = Record(
         workflow=workflow.name,
         key=entry.key,
@@ -168,8 +176,6 @@ def _moved(
         name=name,
         id=id_,
         source=source,
-        attempt=attempt,
-        took=took,
         from_=before.state,
         to=spec.name,
         visit=snap.visit,
@@ -178,9 +184,14 @@ def _moved(
         calls=shown,
         data=data,
         fields=spec.fields(state),
-        traceparent=traceparent,
         snapshot=digest_of(raw),
         code=workflow.code,
+        episode=episode,
+        ends=not calls,
+        began=(before.began or before.entered) if spec.final else 0,
+        left=(Group(before.state, before.visit, before.entered),) if before.state else (),
+        starts=len(calls),
+        **told_by(entry),
     )
     if not spec.final:
         return Reaction(raw, commands, [record], running=bool(calls))

@@ -12,11 +12,11 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from engine.core.entry import Asker, Kind, Used
+from engine.core.entry import NO_SPANS, Asker, Kind, Used
 from engine.core.ids import CallId, Position, RunId
 
-NOTHING = Raw(b"")
-"""No JSON at all: a field that is left out."""
+NOTHING = NO_SPANS
+"""No JSON at all: a field that is left out. It has to be this very object."""
 
 Cause = Literal["event", "result", "failure", "timer", "order", "kept", "asked", "answer", "question"]
 Status = Literal["running", "waiting", "halted", "finished"]
@@ -174,7 +174,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Of a call that keeps results: the name of the one that this is about."""
     used: Used | None = None
     again: bool = False
-    """What an earlier attempt of it came to is not known."""
+    """What an earlier attempt of it came to is not known. Of a result: this attempt was recorded before, as failed or
+    asking, and has answered after all."""
     asker: Asker | None = None
     """Of a question: who asks."""
     asks: tuple[Asks, ...] = ()
@@ -190,6 +191,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     fields: dict[str, str] = {}
     """The searchable fields, whenever `data` is there."""
     traceparent: str = ""
+    """Of an event or a question: where it came from. Of a result or failure that another run answered with: the place
+    of the attempt itself, in the trace in which it was asked."""
     snapshot: str = ""
     """Digest of the snapshot that was left."""
     code: str = ""
@@ -201,9 +204,10 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     ends: bool = False
     """The episode ends here."""
     began: int = 0
-    """When the run began, where this finishes it."""
+    """When the run began, where this finishes it. Of a run from before that was kept: when it entered the state that
+    it finished in or from."""
     left: tuple[Group, ...] = ()
-    """The state and the superstates that this left, the state first."""
+    """The state and the superstates that this left, from the inside out; all of them where it ended the run."""
     kind: Kind | Literal[""] = ""
     """Of a kept result."""
     started: int = 0

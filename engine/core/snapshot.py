@@ -48,6 +48,8 @@ class Pending(Struct, omit_defaults=True, frozen=True):
     held_tokens: int = 0
     held_cost: int = 0
     account: str = ""
+    asked: str = ""
+    """Of a call that another run answers: where in the trace it was asked, as a `traceparent`."""
 
 
 class Progress(Struct, omit_defaults=True, frozen=True):
@@ -107,7 +109,7 @@ class Snapshot(Struct, omit_defaults=True, kw_only=True, tag_field="t", tag="run
     episode: Episode | None = None
     """What is going on, until the run rests."""
     began: int = 0
-    """When the run began, log ms; 0: before this was kept."""
+    """When the run began, log ms; 0: it did before that was kept."""
 
 
 class Tombstone(Struct, omit_defaults=True, frozen=True, array_like=True, tag="over"):

@@ -17,6 +17,7 @@ from engine.core.reaction import AskRun
 from engine.core.record import Asks, Spent
 from engine.core.snapshot import Pending
 from engine.core.steps import BUDGET, Step
+from engine.core.trace import span_id, traceparent
 
 if TYPE_CHECKING:
     from engine.core.fold import Fold
@@ -53,7 +54,7 @@ def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
         bounds=account.Bounds.of(budget),
     )
     asker = Asker(fold.workflow.name, fold.entry.key, fold.snap.run, CallId(f"{call.id}{RESERVE}"))
-    fold.commands.append(AskRun(reserve, asker))
+    fold.commands.append(AskRun(reserve, asker, fold.place_of(call), "", *fold.carried()))
     return msgspec.structs.replace(call, status="reserving", account=fold.workflow.account)
 
 
@@ -194,7 +195,9 @@ def _name(fold: Fold, call: Pending) -> str:
 
 def _tell(fold: Fold, key: str, run: RunId, call: str, needs: account.Sum, used: account.Sum) -> None:
     settle = account.Settle(account=key, call=call, origin=_origin(fold), needs=needs, used=used)
-    fold.commands.append(AskRun(settle, Asker(fold.workflow.name, fold.entry.key, run)))
+    asker = Asker(fold.workflow.name, fold.entry.key, run)
+    span = span_id("episode", run, fold.episode.seq if fold.episode is not None else 0)
+    fold.commands.append(AskRun(settle, asker, traceparent(fold.trace, span), "", *fold.carried()))
 
 
 def _origin(fold: Fold) -> account.Origin:

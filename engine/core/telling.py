@@ -51,22 +51,30 @@ def told_by(entry: Entry | None) -> dict[str, Any]:
     """What a record takes over from the entry that was applied."""
     match entry:
         case ResultEntry():
-            return {"attempt": entry.attempt, "took": entry.took}
+            return _timed(entry)
         case FailureEntry():
             error = f"{entry.error}: {entry.message}"
-            return {"attempt": entry.attempt, "took": entry.took, "error": error, "inner": entry.inner}
+            return _timed(entry) | {"error": error, "inner": entry.inner}
         case EventEntry():
-            return {"traceparent": entry.traceparent, "who": entry.who}
+            return _carried(entry) | {"who": entry.who}
         case OrderEntry():
             return {"who": entry.who, "why": entry.why}
         case KeptEntry():
-            told = {"attempt": entry.attempt, "took": entry.took, "inner": entry.name}
+            told = _timed(entry) | {"inner": entry.name, "kind": entry.kind}
             return told | {"used": entry.used, "again": entry.again}
         case AskedEntry():
-            return {"attempt": entry.attempt, "inner": entry.name, "why": entry.question}
+            return _timed(entry) | {"inner": entry.name, "why": entry.question}
         case AnswerEntry():
             return {"inner": entry.name, "who": entry.who}
         case QuestionEntry():
-            return {"asker": entry.asker, "traceparent": entry.traceparent}
+            return _carried(entry) | {"asker": entry.asker}
         case _:
             return {}
+
+
+def _timed(entry: ResultEntry | FailureEntry | KeptEntry | AskedEntry) -> dict[str, Any]:
+    return {"attempt": entry.attempt, "started": entry.started, "took": entry.took, "spans": entry.spans}
+
+
+def _carried(entry: EventEntry | QuestionEntry) -> dict[str, Any]:
+    return {"traceparent": entry.traceparent, "tracestate": entry.tracestate, "baggage": entry.baggage}

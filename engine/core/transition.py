@@ -23,6 +23,7 @@ import msgspec
 
 from engine.core.definition import Workflow
 from engine.core.entry import Entry, EventEntry, ResultEntry
+from engine.core.episode import trace_of
 from engine.core.errors import HandlerTimeout
 from engine.core.fold import Fold, failed_by, next_wake
 from engine.core.quick import quick_result, quick_start
@@ -129,7 +130,8 @@ def running_calls(stored: bytes) -> list[StartCall]:
     known = read_stored(stored)
     if type(known) is not Snapshot or known.halted is not None:
         return []
-    return [start_of(known.run, c) for c in known.calls if c.status == "running"]
+    trace = trace_of(known)
+    return [start_of(known, c, trace) for c in known.calls if c.status == "running"]
 
 
 def wakes_at(stored: bytes) -> int:

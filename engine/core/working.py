@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
-from engine.core import spending
+from engine.core import episode, spending
 from engine.core.definition import Handler, WorkSpec
-from engine.core.entry import Asker, EventEntry, FailureEntry, QuestionEntry, ResultEntry
-from engine.core.ids import CallId, RunId
+from engine.core.entry import Asker, FailureEntry, ResultEntry
+from engine.core.ids import CallId
 from engine.core.model import State
 from engine.core.reaction import AskRun, CancelCall, Forget, StartCall
-from engine.core.snapshot import Pending, Progress
+from engine.core.snapshot import Pending, Progress, Snapshot
 from engine.core.steps import Step, StepHalts
 
 if TYPE_CHECKING:
@@ -37,7 +37,17 @@ def result(fold: Fold, entry: ResultEntry) -> str:
         if entry.call.endswith(spending.RESERVE):
             return spending.granted(fold, entry)
         return "late: nobody waits for this call any longer"
+    if call.status == "asked":
+        fold.told = _of_the_asking(call)
+    elif call.status != "running" or entry.attempt != call.attempt:
+        fold.told = {"again": True}
+        fold.dropped += episode.dropped(iter((call,)))
     return done_with(fold, call, entry.output)
+
+
+def _of_the_asking(call: Pending) -> dict[str, Any]:
+    """Who answers knows neither how often nor where in the trace this was asked."""
+    return {"attempt": call.attempt, "traceparent": call.asked}
 
 
 def done_with(fold: Fold, call: Pending, output: Raw) -> str:
@@ -102,6 +112,8 @@ def fail(fold: Fold, entry: FailureEntry) -> str:
         return "late: nobody waits for this call any longer"
     if call.status != "asked" and (entry.attempt != call.attempt or call.status != "running"):
         return f"late: attempt {entry.attempt} was given up before"
+    if call.status == "asked":
+        fold.told = _of_the_asking(call)
     step = fold.workflow.steps.get(call.step)
     if entry.halts:
         if fold.resumed == "resume":
@@ -164,6 +176,7 @@ def drop_work(fold: Fold, work: str) -> None:
 def cancel(fold: Fold, calls: Iterator[Pending]) -> None:
     """Nobody waits for these any longer."""
     for call in calls:
+        fold.dropped += episode.dropped(iter((call,)))
         if call.status == "running":
             fold.commands.append(CancelCall(fold.snap.run, call.id))
         end(fold, call)
@@ -180,23 +193,24 @@ def make(fold: Fold, step: Step[Any, Any], raw: bytes, work: str = "", slot: int
     fold.made += 1
     call = Pending(id_, step.name, Raw(raw), fold.at, work, slot, status="queued" if queued else "running")
     if step.question is not None:
-        snap.calls = (*snap.calls, msgspec.structs.replace(call, status="asked"))
+        snap.calls = (*snap.calls, call)
         ask_run(fold, step, call)
         return
     if step.spends is not None and not queued:
         call = spending.pay(fold, call, step)
     snap.calls = (*snap.calls, call)
     if call.status == "running":
-        fold.commands.append(start_of(snap.run, call))
+        fold.commands.append(start_of(snap, call, fold.trace))
 
 
 def ask_run(fold: Fold, step: Step[Any, Any], call: Pending) -> None:
     """Have another run asked; its answer is the call's result."""
     asker = Asker(fold.workflow.name, fold.entry.key, fold.snap.run, call.id)
-    caused = fold.current
-    trace = caused.traceparent if isinstance(caused, EventEntry | QuestionEntry) else ""
+    call = msgspec.structs.replace(call, status="asked", asked=fold.place_of(call))
     id_ = f"{fold.snap.run}.{fold.snap.seq}.{call.id}"
-    fold.commands.append(AskRun(step.read_input(bytes(call.input)), asker, trace, id_))
+    question = step.read_input(bytes(call.input))
+    fold.put(call)
+    fold.commands.append(AskRun(question, asker, call.asked, id_, *fold.carried()))
 
 
 def start_work(fold: Fold, work: WorkSpec, state: State) -> None:
@@ -217,5 +231,18 @@ def start_work(fold: Fold, work: WorkSpec, state: State) -> None:
     fold.snap.works = (*fold.snap.works, Progress(work.name, len(work.steps)))
 
 
-def start_of(run: RunId, call: Pending) -> StartCall:
-    return StartCall(run, call.id, call.step, call.input, call.attempt, call.since, call.kept, call.failures)
+def start_of(snap: Snapshot, call: Pending, trace: str) -> StartCall:
+    """The attempt of a call, in the trace of what goes on in its run."""
+    return StartCall(
+        snap.run,
+        call.id,
+        call.step,
+        call.input,
+        call.attempt,
+        call.since,
+        call.kept,
+        call.failures,
+        trace=episode.attempt(trace, snap.run, call.id, call.attempt),
+        tracestate=snap.episode.tracestate if snap.episode else "",
+        baggage=snap.episode.baggage if snap.episode else "",
+    )

@@ -219,7 +219,10 @@ class World:
                     envelope.type,
                     envelope.data,
                     envelope.time,
-                    hops=envelope.longwatchhops,
+                    envelope.traceparent,
+                    envelope.tracestate,
+                    envelope.longwatchhops,
+                    baggage=envelope.baggage,
                 )
             )
 
@@ -239,7 +242,9 @@ class World:
             )
             raise LookupError(message)
         key = key_of(question, answering.on_key.get(name, type(question).__key__))
-        return QuestionEntry(answering.name, key, name, Raw(question.model_dump_json().encode()), asker)
+        data = Raw(question.model_dump_json().encode())
+        carried = {"tracestate": command.tracestate, "baggage": command.baggage}
+        return QuestionEntry(answering.name, key, name, data, asker, command.traceparent, **carried)
 
     def _faked(self, run: MemoryRun, name: str, command: AskRun) -> Entry:
         step, asker = run.workflow.steps[name], command.asker
