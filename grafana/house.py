@@ -6,23 +6,28 @@ A board is a list of rows, each a question that somebody asks at night, with the
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, Self, TypeVar
 from urllib.parse import quote
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, nodegraph, stat, table, timeseries
-from grafana_foundation_sdk.builders.prometheus import Dataquery
-from grafana_foundation_sdk.cog.builder import Builder
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.cog.variants import Dataquery as AnyQuery
-from grafana_foundation_sdk.models import common as kinds
-from grafana_foundation_sdk.models import dashboard as models
-from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-
 from grafana.pages import WORKFLOW
 from grafana.picture import transformations
 from grafana.query import Query
+
+with warnings.catch_warnings():
+    # The SDK would have everybody use schema 2, which a Grafana before 13 does not read from files.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, nodegraph, stat, table, timeseries
+    from grafana_foundation_sdk.builders.prometheus import Dataquery
+    from grafana_foundation_sdk.cog.builder import Builder
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.cog.variants import Dataquery as AnyQuery
+    from grafana_foundation_sdk.models import common as kinds
+    from grafana_foundation_sdk.models import dashboard as models
+    from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 PROMETHEUS: Final = kinds.DataSourceRef("prometheus", "${datasource}")
 FULL, HALF, THIRD, QUARTER, SIXTH = 24, 12, 8, 6, 4
@@ -124,10 +129,7 @@ class Board:
             made.with_variable(variable)
         whole = made.build()
         whole.panels = self._parts
-        found: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(whole))
-        for link in found["links"]:
-            del link["placement"]  # the SDK's default hides links in a menu
-        return found
+        return _json(whole)
 
     def _set(self, panel: models.Panel) -> None:
         """Place a panel; the grid breaks where it does not fit."""
@@ -141,6 +143,19 @@ class Board:
     def _break(self) -> None:
         self._y += self._height
         self._x = self._height = 0
+
+
+def through_types(board: dict[str, Any]) -> dict[str, Any]:
+    """Read a board's JSON into the SDK's types and write it again; what the types do not know is gone then."""
+    register_default_plugins()
+    return _json(models.Dashboard.from_json(board))
+
+
+def _json(board: models.Dashboard) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(board))
+    for link in found["links"]:
+        del link["placement"]  # the SDK's default hides links in a menu
+    return found
 
 
 # Panels ---------------------------------------------------------------------------------------------------------------

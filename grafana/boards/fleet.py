@@ -212,7 +212,7 @@ def _where_time_goes(made: Board) -> None:
         ),
     )
     made.add(
-        house.lines("Cost", "What models cost an hour, by workflow.", "currencyEUR"),
+        house.lines("Cost an hour", "What models cost, by workflow.", "currencyEUR"),
         Ask(
             "sum by (workflow) (rate(longwatch_llm_cost_euros_total[$__rate_interval])) * 3600",
             "{{workflow}}",
