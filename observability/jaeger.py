@@ -235,6 +235,8 @@ class Comparison(Struct):
     """Spans whose parent is not in their trace."""
     warnings: int = 0
     """Spans to which the Jaeger has added a warning."""
+    foreign: int = 0
+    """Groups of spans that name another resource than the log's."""
     traces: int = 0
     names: list[str] = []
     """The first ten that do not agree, and why."""
@@ -247,11 +249,16 @@ class Comparison(Struct):
     @property
     def holds(self) -> bool:
         """Whether it is span for span the same, each once, none without its parent."""
-        return not (self.differing or self.duplicates or self.orphans)
+        return not (self.differing or self.duplicates or self.orphans or self.foreign)
 
 
-def compare(spans: Iterable[Span], reader: JaegerReader) -> Comparison:
+def compare(spans: Iterable[Span], resource: Attributes, reader: JaegerReader) -> Comparison:
     """Compare what the log says with what a Jaeger holds: every field of every span, the types of values included.
+
+    Args:
+        spans: all spans of the traces that are looked at.
+        resource: what all of them say of where they come from.
+        reader: asks the Jaeger.
 
     Raises:
         JaegerSilent: it cannot be asked.
@@ -262,6 +269,7 @@ def compare(spans: Iterable[Span], reader: JaegerReader) -> Comparison:
     told = Comparison(traces=len(by_trace))
     for trace, held in reader.traces(by_trace):
         told.warnings += held.warnings
+        told.foreign += sum(not _same(sorted(each.items()), sorted(resource)) for each in held.resources)
         _compare_trace(by_trace[trace], held.spans, told)
     return told
 
@@ -294,13 +302,9 @@ def ordered(span: Span) -> Span:
     return replace(span, attributes=tuple(sorted(span.attributes, key=lambda pair: pair[0])))
 
 
-def _same(one: Span, other: Span) -> bool:
-    """Equal, types included: 1, 1.0 and True are three things."""
-    return one == other and _typed(one.attributes) == _typed(other.attributes)
-
-
-def _typed(attributes: Attributes) -> list[object]:
-    return [tuple(type(part) for part in value) if isinstance(value, tuple) else type(value) for _, value in attributes]
+def _same(one: object, other: object) -> bool:
+    """Equal as it is written: 1, 1.0 and True are three things, and not-a-number is itself."""
+    return repr(one) == repr(other)
 
 
 def difference(expected: Span, found: Span) -> str:
@@ -318,6 +322,6 @@ def difference(expected: Span, found: Span) -> str:
 def _difference_of(expected: dict[str, Value], found: dict[str, Value]) -> str:
     for name in sorted(expected.keys() | found.keys()):
         one, other = expected.get(name), found.get(name)
-        if one != other or _typed(((name, one or ""),)) != _typed(((name, other or ""),)):
+        if not _same(one, other):
             return f"attribute {name} is {other!r} in place of {one!r}"
     return ""

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -56,11 +56,28 @@ LOOK_EVERY_S = 0.3
 LOOK_CLOSELY_EVERY_S = 0.05
 
 
+@dataclass(frozen=True)
+class Watched:
+    """Who looks at the engine: nobody, by default."""
+
+    otlp: str = ""
+    """Where it sends its traces."""
+    metrics: str = ""
+    """Where it shows its metrics."""
+    hold: bool = False
+    """It runs on at the end, until somebody has looked."""
+
+    def environment(self) -> dict[str, str]:
+        """The engine's settings for it."""
+        told = {"LONGWATCH_OTLP": self.otlp, "LONGWATCH_METRICS": self.metrics}
+        return {name: value for name, value in told.items() if value}
+
+
 class Demo:
     """One demo on a data folder of its own."""
 
-    def __init__(self, data: Path, claims: int, screen: Screen) -> None:
-        self.data, self.screen = data, screen
+    def __init__(self, data: Path, claims: int, screen: Screen, watched: Watched | None = None) -> None:
+        self.data, self.screen, self.watched = data, screen, watched or Watched()
         self.people = People(list(crowd(claims)))
         self.desk = Desk(self.people.crowd, screen.say)
         self.world = make_world(data / "claim-world.sqlite")
@@ -71,7 +88,11 @@ class Demo:
 
     async def run(self, model_url: str) -> Summary:
         """From the start of the engine to the last figure."""
-        environment = {PATH_SETTING: str(self.world.path.absolute()), "LONGWATCH_MODEL_URL": model_url}
+        environment = {
+            PATH_SETTING: str(self.world.path.absolute()),
+            "LONGWATCH_MODEL_URL": model_url,
+            **self.watched.environment(),
+        }
         engine = EngineProcess(self.data, LAPSE, environment)
         try:
             self.screen.say("starting the engine: Redis, Java, Flink")
@@ -80,6 +101,8 @@ class Demo:
                 f"it runs after {took:.0f} s; {len(self.people.crowd)} claims in thirty days of log time begin"
             )
             await self._live(engine)
+            if self.watched.hold:
+                await self._hold(engine)
             self.screen.say("everything is decided; stopping the engine")
         finally:
             await engine.stop()
@@ -102,6 +125,20 @@ class Demo:
             while not self._is_over and clock.now() < began + GIVEN_UP_ON:
                 await self._look(engine, client, clock, began)
             await self.desk.settled()
+
+    async def _hold(self, engine: EngineProcess) -> None:
+        """Let people look at an engine that runs, until Ctrl-C or SIGTERM; only then is it stopped."""
+        self.screen.say("everything is decided; the engine runs on to be looked at, Ctrl-C ends it")
+        enough = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, enough.set)
+        if not self.screen.is_for_people:
+            print(json.dumps({"held": True}), flush=True)
+        while not enough.is_set():
+            engine.check()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(enough.wait(), LOOK_EVERY_S)
 
     @property
     def _is_over(self) -> bool:
@@ -207,6 +244,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the summary as one JSON object on the last line")
     parser.add_argument("--claims", type=int, default=CLAIMS, help="how many; default %(default)s")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder; default %(default)s")
+    parser.add_argument("--otlp", default="", metavar="URL", help="where the engine sends its traces")
+    parser.add_argument("--metrics", default="", metavar="PLACE", help="where it shows its metrics: host:port")
+    parser.add_argument("--hold", action="store_true", help="let the engine run on at the end, until Ctrl-C")
     return parser.parse_args(given)
 
 
@@ -215,9 +255,10 @@ def main(given: Sequence[str] | None = None) -> int:
     options = arguments(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started here, as Ctrl-C does
     screen = Screen(quiet=options.json)
+    watched = Watched(options.otlp, options.metrics, options.hold)
     try:
         with empty_folder(options.data), model_url(options.data, screen) as url:
-            summary = asyncio.run(Demo(options.data, options.claims, screen).run(url))
+            summary = asyncio.run(Demo(options.data, options.claims, screen, watched).run(url))
     except (ClaimSetupError, DemoFailedError, LongwatchError) as error:
         screen.fail(str(error))
         return 1

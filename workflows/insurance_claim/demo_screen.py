@@ -23,6 +23,7 @@ class Screen:
     """Progress goes to standard error when standard output is for a program."""
 
     def __init__(self, *, quiet: bool) -> None:
+        self.is_for_people = not quiet
         self._out = sys.stderr if quiet else sys.stdout
         self._moves = self._out.isatty()
         self._began = self._shown = time.monotonic()

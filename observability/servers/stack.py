@@ -1,0 +1,189 @@
+"""Jaeger, Prometheus and Grafana beside one engine: started together, wired, ended together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from observability import names
+from observability.servers.grafana import Grafana, find_grafana
+from observability.servers.jaeger import Jaeger
+from observability.servers.ports import LOOPBACK, free_ports
+from observability.servers.prometheus import Prometheus
+
+WISHED_METRICS: Final = 9464
+"""OpenTelemetry's port for what Prometheus scrapes."""
+FIRST_BOARD: Final = "longwatch-fleet"
+
+
+class Row(NamedTuple):
+    """A line of what is printed."""
+
+    name: str
+    address: str
+    words: str
+    """What to do there."""
+
+
+class Stack:
+    """The servers of one engine. What the user has already (a collector, a place for metrics) is left to him."""
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Path,
+        *,
+        rules: Sequence[Path] = (),
+        boards: Path | None = None,
+        otlp: str = "",
+        metrics: str = "",
+        known_ports: bool = True,
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            folder: of the servers' files; Prometheus finds its data again there.
+            targets: the list that the engine writes of what is to be scraped.
+            rules: alerts for Prometheus.
+            boards: the folder of Grafana's boards.
+            otlp: a collector of the user's own: then no Jaeger is started.
+            metrics: where the user wants the metrics; empty: on a free port.
+            known_ports: take the ports that everybody knows where they are free.
+
+        """
+        self._folder, self._targets, self._rules, self._boards = folder, targets, rules, boards
+        self._collector, self._place, self._known = otlp, metrics, known_ports
+        self._started = ExitStack()
+        self.jaeger: Jaeger | None = None
+        self.prometheus: Prometheus
+        self.grafana: Grafana | None = None
+
+    @property
+    def otlp(self) -> str:
+        """Where the engine sends its traces."""
+        return self.jaeger.otlp() if self.jaeger else self._collector
+
+    @property
+    def metrics(self) -> str:
+        """Where the engine shows its metrics, as host:port."""
+        return self._place
+
+    def __enter__(self) -> Self:
+        """Start them; what is not on this machine is built first.
+
+        Raises:
+            ServerMissing, ServerFailed: then nothing is left running.
+        """
+        with ExitStack() as starting:
+            if not self._collector:
+                self.jaeger = starting.enter_context(Jaeger(self._folder, known_ports=self._known))
+            if not self._place:
+                (port,) = free_ports((WISHED_METRICS if self._known else 0,))
+                self._place = f"{LOOPBACK}:{port}"
+            self.prometheus = starting.enter_context(self._make_prometheus())
+            if program := find_grafana():
+                provisioning = self._provision()
+                self.grafana = starting.enter_context(
+                    Grafana(self._folder, program, provisioning, known_port=self._known)
+                )
+            self._started = starting.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._started.close()
+
+    def check(self) -> None:
+        """See that all run.
+
+        Raises:
+            ServerFailed: one has ended.
+        """
+        for server in (self.jaeger, self.prometheus, self.grafana):
+            if server is not None:
+                server.check()
+
+    def facts(self) -> dict[str, str]:
+        """The addresses, for a program."""
+        found = {
+            "otlp": self.otlp,
+            "metrics": f"http://{_host(self.metrics)}/metrics",
+            "prometheus": self.prometheus.url,
+        }
+        if self.jaeger:
+            found["jaeger"] = self.jaeger.url
+        if self.grafana:
+            found["grafana"] = self.grafana.url
+        return found
+
+    def rows(self) -> list[Row]:
+        """The addresses, for people."""
+        made = []
+        if self.grafana:
+            made.append(Row("Grafana", f"{self.grafana.url}/d/{FIRST_BOARD}", "the boards; begin with Fleet"))
+        if self.jaeger and self.jaeger.installed.has_page:
+            words = f"traces; search for the tag {names.KEY}=4711"
+            made.append(Row("Jaeger", f"{self.jaeger.url}/search?service={names.SERVICE}", words))
+        elif self.jaeger:
+            words = "its API (one that was built here has no page); `longwatch trace KEY` shows a trace"
+            made.append(Row("Jaeger", f"{self.jaeger.url}/api/v3/services", words))
+        if self.prometheus.installed.has_page:
+            made.append(Row("Prometheus", f"{self.prometheus.url}/alerts", "alerts; /query asks for metrics"))
+        else:
+            words = "its API (one that was built here has no page): alerts; .../api/v1/query?query=longwatch_runs"
+            made.append(Row("Prometheus", f"{self.prometheus.url}/api/v1/alerts", words))
+        made.append(Row("metrics", f"http://{_host(self.metrics)}/metrics", "what Prometheus scrapes"))
+        made.append(Row("traces to", self.otlp, "OTLP; your own services may send theirs there too"))
+        if not self.grafana:
+            words = "none on PATH; `longwatch grafana push` takes the boards to one of yours"
+            made.append(Row("Grafana", "-", words))
+        return made
+
+    def _make_prometheus(self) -> Prometheus:
+        own = {"jaeger": [self.jaeger.metrics]} if self.jaeger else {}
+        return Prometheus(
+            self._folder,
+            target_files=[self._targets],
+            targets=own,
+            rules=self._rules,
+            known_port=self._known,
+        )
+
+    def _provision(self) -> Path:
+        """Write what Grafana is to find: where Prometheus and Jaeger are, and the boards."""
+        folder = self._folder.absolute() / "provisioning"
+        sources = [{"name": "Prometheus", "uid": "prometheus", "type": "prometheus", "url": self.prometheus.url}]
+        if self.jaeger:
+            sources.append({"name": "Jaeger", "uid": "jaeger", "type": "jaeger", "url": self.jaeger.url})
+        seen = {"exemplarTraceIdDestinations": [{"name": "trace_id", "datasourceUid": "jaeger"}]}
+        _write(
+            folder / "datasources" / "longwatch.yaml",
+            {
+                "apiVersion": 1,
+                "datasources": [
+                    {**each, "access": "proxy", **({"isDefault": True, "jsonData": seen} if not count else {})}
+                    for count, each in enumerate(sources)
+                ],
+            },
+        )
+        if self._boards:
+            options = {"path": str(self._boards.absolute())}
+            provider = {"name": "Longwatch", "folder": "Longwatch", "type": "file", "options": options}
+            _write(folder / "dashboards" / "longwatch.yaml", {"apiVersion": 1, "providers": [provider]})
+        return folder
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2), encoding="utf-8")  # JSON is YAML
+
+
+def _host(place: str) -> str:
+    """`9464` and `:9464` are ports of this machine."""
+    host, _, port = place.rpartition(":")
+    return f"{LOOPBACK if host in {'', '0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104 (a place to look at, not to listen on)
