@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.core.entry import EventEntry, FailureEntry, QuestionEntry, ResultEntry
 from engine.core.record import Dropped, Episode, Group
-from engine.core.trace import episode_trace, parse_traceparent, span_id, traceparent
+from engine.core.trace import attempt_parent, episode_trace, parse_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ def is_going_on(snap: Snapshot, at: int) -> bool:
 
 def attempt(trace: str, run: str, call: CallId, number: int) -> str:
     """Where an attempt stands in a trace, as a `traceparent`; empty in no trace."""
-    return traceparent(trace, span_id("attempt", run, call, number)) if trace else ""
+    return attempt_parent(trace, run, call, number) if trace else ""
 
 
 def trace_of(snap: Snapshot) -> str:

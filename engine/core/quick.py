@@ -16,15 +16,14 @@ from msgspec import Raw
 
 from engine.core.definition import StateSpec, Workflow
 from engine.core.entry import EventEntry, ResultEntry
-from engine.core.episode import attempt, begin
+from engine.core.episode import begin
 from engine.core.errors import HandlerTimeout
 from engine.core.ids import CallId
 from engine.core.model import State
 from engine.core.reaction import MAX_SNAPSHOT, Command, Place, Reaction, Rules, StartCall, digest_of, event_hash, run_id
 from engine.core.record import NOTHING, Cause, Group, PendingCall, Record
 from engine.core.snapshot import Pending, Progress, Snapshot, grave_of, write_stored
-from engine.core.telling import told_by
-from engine.core.trace import episode_trace
+from engine.core.trace import attempt_parent, episode_trace
 
 _PASSED_ON = (HandlerTimeout, KeyboardInterrupt, GeneratorExit)
 
@@ -125,7 +124,12 @@ def _moved(
 ) -> Reaction | None:
     """Enter a plain state, and record it."""
     at, position, seq = place.at, place.position, before.seq + 1
-    source = entry.source if isinstance(entry, EventEntry) else ""
+    if isinstance(entry, EventEntry):
+        source, attempt, started, took, spans = entry.source, 0, 0, 0, NOTHING
+        traceparent, tracestate, baggage = entry.traceparent, entry.tracestate, entry.baggage
+    else:
+        source, attempt, started, took, spans = "", entry.attempt, entry.started, entry.took, entry.spans
+        traceparent = tracestate = baggage = ""
     episode = before.episode or begin(before, at, cause, name, id_, source, entry)
     data = Raw(spec.write(state))
     commands: list[Command] = []
@@ -138,7 +142,7 @@ def _moved(
         calls = (Pending(call, step.name, value, at, work.name),)
         works = (Progress(work.name, 1),)
         shown = (PendingCall(call, step.name),)
-        trace = attempt(episode_trace(before.run, episode), before.run, call, 1)
+        trace = attempt_parent(episode_trace(before.run, episode), before.run, call, 1)
         carried = episode.tracestate, episode.baggage
         commands.append(StartCall(before.run, call, step.name, value, 1, at, 0, 0, False, trace, *carried))
     snap = Snapshot(
@@ -176,6 +180,8 @@ def _moved(
         name=name,
         id=id_,
         source=source,
+        attempt=attempt,
+        took=took,
         from_=before.state,
         to=spec.name,
         visit=snap.visit,
@@ -184,14 +190,18 @@ def _moved(
         calls=shown,
         data=data,
         fields=spec.fields(state),
+        traceparent=traceparent,
         snapshot=digest_of(raw),
         code=workflow.code,
         episode=episode,
         ends=not calls,
         began=(before.began or before.entered) if spec.final else 0,
         left=(Group(before.state, before.visit, before.entered),) if before.state else (),
+        started=started,
+        spans=spans,
+        tracestate=tracestate,
+        baggage=baggage,
         starts=len(calls),
-        **told_by(entry),
     )
     if not spec.final:
         return Reaction(raw, commands, [record], running=bool(calls))

@@ -101,6 +101,10 @@ def test_a_broken_uber_trace_id_is_none(text: str) -> None:
     assert from_uber(text) == ""
 
 
+def test_an_attempt_is_named_like_any_span() -> None:
+    assert trace.attempt_parent(TRACE, "r", "3.0", 2) == traceparent(TRACE, span_id("attempt", "r", "3.0", 2))
+
+
 def test_ids_are_hashed_from_what_they_stand_for() -> None:
     ids = [span_id("episode", "r", 1), span_id("episode", "r", 11), span_id("run", "r"), span_id("transition", "r", 1)]
 
