@@ -52,6 +52,7 @@ PANELS: Final = {
         "dead-letters": "engine.cli.dead_letters",
         "replay": "engine.cli.replay",
         "record": "engine.cli.record",
+        "grafana": "engine.cli.grafana",
     },
 }
 """Commands in the order of the help, and the file that registers each (`register(app)`).
