@@ -67,7 +67,7 @@ def joined(common: Attributes, own: Attributes) -> tuple[Attributes, int]:
 
 def whole(draft: Draft) -> Span:
     """The span as a server gets it."""
-    attributes, dropped = joined(draft.common, draft.attributes)
+    attributes, dropped = joined(draft.common.pairs, draft.attributes)
     return Span(
         trace=draft.trace,
         id=draft.id,

@@ -116,3 +116,33 @@ MESSAGING_TYPE: Final = "messaging.operation.type"
 PROCESS: Final = "process"
 PUBLISH: Final = "publish"
 SEND: Final = "send"
+
+STEADY: Final = frozenset(
+    {
+        WORKFLOW,
+        STATE,
+        EVENT_TYPE,
+        CAUSE,
+        FROM,
+        TO,
+        SOURCE,
+        STATUS,
+        LEFT_BY,
+        STEP,
+        PART,
+        OUTCOME,
+        OPERATION,
+        PROVIDER,
+        MODEL_ASKED,
+        MODEL_ANSWERED,
+        AI_WORKFLOW,
+        TOOL,
+        TOOL_TYPE,
+        MESSAGING,
+        DESTINATION,
+        MESSAGING_NAME,
+        MESSAGING_TYPE,
+        LIBRARY,
+    }
+)
+"""Names whose values are few: an encoder may keep them."""

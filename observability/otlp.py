@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 
     from engine.core.record import Record
     from observability.projection import Projection
-    from observability.span import Attributes, Draft, Link, Span, Value
+    from observability.span import Attributes, Common, Draft, Link, Span, Value
 
 LIMIT: Final = 1 << 20
 """Bytes of one request."""
 _KNOWN_NAMES: Final = 4096
 """Encoded names that are kept; a program has far fewer."""
+_KNOWN_PAIRS: Final = 1 << 15
 _SMALL: Final = 1 << 14
+_FEW: Final = 4096
 
 _TIMES: Final = Packed("<BQBQ").pack
 _DOUBLE: Final = Packed("<Bd").pack
@@ -103,28 +105,52 @@ def _any(value: Value) -> bytes:
     return _field(b"\x2a", b"".join([_field(b"\x0a", _any(each)) for each in value]))
 
 
-def _attributes(pairs: Iterable[tuple[str, Value]]) -> bytes:
+def _pair(key: str, value: Value) -> bytes:
     """`Span.attributes` = 9 of `KeyValue`: key = 1, value = 2."""
+    pair = _KEYS[key] + _field(b"\x12", _any(fit(value)))
+    return b"\x4a" + _varint(len(pair)) + pair
+
+
+_PAIR_SIZES: Final = tuple(b"\x4a" + _varint(size) for size in range(2 * LONGEST_NAME))
+_TEXT_HEADS: Final = tuple(b"\x12" + _varint(size + 2) + b"\x0a" + _varint(size) for size in range(_SHORT))
+_NUMBERS: Final = tuple(b"\x12" + _varint(len(raw) + 1) + b"\x18" + raw for raw in _VARINTS[:_FEW])
+_STEADY: dict[tuple[str, Value], bytes] = {}
+"""Texts that come again and again, encoded with their names."""
+
+
+def _attributes(pairs: Iterable[tuple[str, Value]]) -> bytes:
     parts: list[bytes] = []
-    for key, value in pairs:
-        name = _KEYS[key]
-        if type(value) is str and len(value) < _SHORT and value.isascii() and "\0" not in value:
+    for pair in pairs:
+        key, value = pair
+        if type(value) is str:
+            found = _STEADY.get(pair)
+            if found is not None:
+                parts.append(found)
+                continue
             size = len(value)
-            parts += (
-                b"\x4a",
-                _VARINTS[len(name) + size + 4],
-                name,
-                b"\x12",
-                _VARINTS[size + 2],
-                b"\x0a",
-                _VARINTS[size],
-                value.encode(),
-            )
-            continue
-        inner = _any(fit(value) if isinstance(value, int | tuple) else value)
-        pair = name + _field(b"\x12", inner)
-        parts += (b"\x4a", _varint(len(pair)), pair)
+            if key in names.STEADY and len(_STEADY) < _KNOWN_PAIRS and size < _SHORT:
+                _STEADY[pair] = found = _pair(key, value)
+                parts.append(found)
+            elif size < _SHORT and value.isascii() and "\0" not in value:
+                name = _KEYS[key]
+                parts += (_PAIR_SIZES[len(name) + size + 4], name, _TEXT_HEADS[size], value.encode())
+            else:
+                parts.append(_pair(key, value))
+        elif type(value) is int and 0 <= value < _FEW:
+            name, number = _KEYS[key], _NUMBERS[value]
+            parts += (_PAIR_SIZES[len(name) + len(number)], name, number)
+        else:
+            parts.append(_pair(key, value))
     return b"".join(parts)
+
+
+def _common(common: Common) -> bytes:
+    """What is in common, encoded the first time it is wanted."""
+    raw = common.raw
+    if not raw:
+        before = b"" if common.base is None else _common(common.base)
+        raw = common.raw = before + _attributes(common.more)
+    return raw
 
 
 def _links(links: tuple[Link, ...]) -> bytes:
@@ -141,16 +167,18 @@ def _links(links: tuple[Link, ...]) -> bytes:
     return b"".join(parts)
 
 
-def write_draft(draft: Draft, common: bytes) -> bytes:
-    """One element of `ScopeSpans.spans` = 2; `common` are the attributes in common, encoded.
+def write_draft(draft: Draft) -> bytes:
+    """One element of `ScopeSpans.spans` = 2.
 
     Of `Span`: trace_id = 1, span_id = 2, parent_span_id = 4, name = 5, kind = 6, start = 7, end = 8, attributes = 9,
     dropped_attributes_count = 10, links = 13, status = 15 (message = 2, code = 3).
     """
     own, dropped = draft.attributes, draft.dropped
-    if len(own) + len(draft.common) > MOST_ATTRIBUTES:
-        every, more = joined(draft.common, own)
-        common, own, dropped = b"", every, dropped + more
+    if len(own) + draft.common.count <= MOST_ATTRIBUTES:
+        common = _common(draft.common)
+    else:
+        own, more = joined(draft.common.pairs, own)
+        common, dropped = b"", dropped + more
     parts = [
         b"\x0a\x10",
         bytes.fromhex(draft.trace),
@@ -188,15 +216,7 @@ class Encoder:
 
     def spans(self, record: Record) -> list[bytes]:
         """The spans of a record, each as an element of a request."""
-        made = []
-        common: Attributes = ()
-        encoded = b""
-        for draft in self._projection.drafts(record):
-            if draft.common is not common:
-                common = draft.common
-                encoded = _attributes(common)
-            made.append(write_draft(draft, encoded))
-        return made
+        return [write_draft(draft) for draft in self._projection.drafts(record)]
 
     def request(self, spans: Iterable[bytes]) -> bytes:
         """An `ExportTraceServiceRequest` of spans that `spans` gave."""

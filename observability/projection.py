@@ -10,7 +10,8 @@ So a crash, a replay, or an export of last month gives the same spans. Two trace
 
 Ids are hashed (`engine.core.trace.span_id`) from: ("episode", run, first seq) · ("event", run, seq) a further event ·
 ("transition", run, seq) · ("attempt", run, call, attempt) · ("kept", run, call, name) · ("publish", event id) ·
-("ignored", run, seq) · ("run", run) · ("visit", run, visit, name) · ("during", run, first seq) · ("stay", run, seq).
+("ignored", run, seq) · ("again", run, seq) a result of an attempt that was given up · ("run", run) ·
+("visit", run, visit, name) · ("during", run, first seq) · ("stay", run, seq).
 
 Time is log time. Records of one millisecond are told apart by microseconds: the record's number in its episode there,
 the visit's number in the run trace. What was measured on the wall's clock is mapped to log time and kept between the
@@ -22,11 +23,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
+from engine.core.steps import BUDGET
 from engine.core.trace import episode_trace, parse_traceparent, run_trace, span_id
 from observability import content, names
 from observability.inner_span import read_inner
 from observability.limits import whole
-from observability.span import CLIENT, CONSUMER, ERROR, INTERNAL, OK, PRODUCER, UNSET, Draft, Link
+from observability.span import CLIENT, CONSUMER, ERROR, INTERNAL, OK, PRODUCER, UNSET, Common, Draft, Link
 from observability.waits import until_of, waits_of
 
 if TYPE_CHECKING:
@@ -102,13 +104,12 @@ class _Making:
         self._run_trace = ""
         self._start = episode.at * MS
         self._end = record.at * MS + min(max(record.seq - episode.seq, 0), LAST) * US
-        self._base = _base(record)
+        self._base = Common(_base(record))
         state = (names.STATE, record.to or record.from_)
         caused = _event(episode.cause, episode.name, episode.id)
-        self._of_episode: Attributes = (*self._base, state, *caused)
-        self._common = self._of_episode
+        self._common = self._of_episode = Common((state, *caused), self._base)
         if record.cause == "event" and record.seq != episode.seq:
-            self._common = (*self._base, state, *_event("event", record.name, record.id))
+            self._common = Common((state, *_event("event", record.name, record.id)), self._base)
         self.made: list[Draft] = []
 
     def all(self) -> list[Draft]:
@@ -118,6 +119,7 @@ class _Making:
             self._transition()
         for published in record.published:
             self._publish(published.id, published.type, published.key)
+        self._asked()
         for call in record.dropped:
             self._given_up(call.id, call.step, call.attempt, call.since)
         if record.left:
@@ -137,7 +139,10 @@ class _Making:
         elif record.ignored:
             self._ignored()
         elif record.cause in _OF_ATTEMPTS:
-            self._attempt()
+            if record.traceparent:
+                self._answered()
+            else:
+                self._attempt()
         elif record.cause == "kept":
             self._kept()
 
@@ -176,6 +181,7 @@ class _Making:
         if record.id.endswith(_RESERVATION):
             return
         id_ = span_id("attempt", record.run, record.id, record.attempt)
+        late = span_id("again", record.run, record.seq) if record.again else ""
         start, end = self._times(record.started, record.took)
         own = [*_call(record.name, record.id, record.attempt), (names.TOOK, record.took / US)]
         error = ""
@@ -186,9 +192,41 @@ class _Making:
                 own.append((names.PART, record.inner))
         elif record.cause == "asked":
             own.append((names.ASKS, record.inner))
+        if late:
+            own.append((names.AGAIN, True))
         own += content.of_result(record)
-        self._add(id_, record.name or "step", INTERNAL, start, end, tuple(own), error)
-        self._inner(start, end)
+        self._add(late or id_, record.name or "step", INTERNAL, start, end, tuple(own), error)
+        self._inner(start, end, instead=late)
+
+    def _answered(self) -> None:
+        """Another run has answered: the attempt itself stands in the trace in which that was asked."""
+        record = self._record
+        links, told = _producer(record.traceparent)
+        asked = links[0] if links else None
+        inside = asked is not None and asked.trace == self._trace
+        own: tuple[tuple[str, Value], ...] = tuple(_call(record.name, record.id, record.attempt))
+        name = _words(record.cause, record.name)
+        id_ = span_id("event", record.run, record.seq)
+        parent = asked.id if asked is not None and inside else ""
+        shown = () if inside else links
+        own += () if inside else told
+        own += content.of_result(record)
+        self._add(id_, name, CONSUMER, self._end, self._end, own, record.error, shown, parent)
+
+    def _asked(self) -> None:
+        """The attempts that ask another run, from now on; what that run does hangs on them."""
+        record = self._record
+        for call in record.calls:
+            if call.status != "asked":
+                continue
+            if _made_by(call.id) == record.seq if call.attempt == 1 else self._retries(call.id):
+                id_ = span_id("attempt", record.run, call.id, call.attempt)
+                own = tuple(_call(call.step, call.id, call.attempt))
+                self._add(id_, call.step or "step", PRODUCER, self._end, self._end, own)
+
+    def _retries(self, call: str) -> bool:
+        record = self._record
+        return not record.ignored and ((record.cause, record.name) == ("order", "retry") or record.id == call)
 
     def _kept(self) -> None:
         record = self._record
@@ -208,7 +246,7 @@ class _Making:
             return
         spans, missing = read_inner(bytes(record.spans))
         around = self.made[-1] if self.made else None
-        taken = {key for key, _ in self._common}
+        taken = {key for key, _ in self._common.pairs} | {names.LIBRARY}
         among = {span.id for span in spans} if instead else ()
         for span in spans:
             if not _is_id(span.id):
@@ -220,7 +258,7 @@ class _Making:
             own = tuple((key, _value(value)) for key, value in span.attributes.items() if key not in taken)
             kind = span.kind + 1 if INTERNAL <= span.kind + 1 <= CONSUMER else INTERNAL
             made = Draft(self._trace, span.id, parent, span.name, kind, began, ended, self._common)
-            made.attributes = (*own, (names.LIBRARY, span.scope)) if span.scope and names.LIBRARY not in taken else own
+            made.attributes = (*own, (names.LIBRARY, span.scope)) if span.scope else own
             made.status, made.message = (span.status if span.status in (OK, ERROR) else UNSET), span.message
             self.made.append(made)
         if missing and around is not None:
@@ -234,10 +272,10 @@ class _Making:
         held = record.ignored.startswith(_HELD)
         start, end = (self._end, self._end) if held else self._times(record.started, record.took)
         own: list[tuple[str, Value]] = [(names.IGNORED, record.ignored)]
-        if record.id:
-            own += _call(record.name, record.id, record.attempt)
         if record.cause == "kept":
             own += _part(record)[2]
+        elif record.id:
+            own += _call(record.name, record.id, record.attempt)
         name = f"{'held' if held else 'ignored'} {_words(record.cause, record.name)}"
         id_ = span_id("ignored", record.run, record.seq)
         self._add(id_, name, INTERNAL, start, end, tuple(own), record.error)
@@ -295,11 +333,13 @@ class _Making:
     def _ended(self) -> None:
         """The root of the episode, what of it hangs on calls that go on, and its place in the run trace."""
         record, episode = self._record, self._episode
+        broke = {asks.call for asks in record.asks if asks.name == BUDGET and asks.since >= episode.at}
+        told = (record.id, record.attempt) if record.cause in _OF_ATTEMPTS else None
         for call in record.calls:
-            if call.status == "asked" or (call.status == "running" and call.kept):
-                asks = "waits for another run" if call.status == "asked" else "goes on in a later episode"
-                if call.status != "asked" or call.attempt > 1 or _made_by(call.id) >= episode.seq:
-                    self._given_up(call.id, call.step, call.attempt, episode.at, asks)
+            if call.id in broke:
+                self._given_up(call.id, call.step, call.attempt, record.at, "waits for its budget")
+            elif call.status == "running" and (call.id, call.attempt) != told:
+                self._given_up(call.id, call.step, call.attempt, episode.at, "goes on when the run is resumed")
         self._episode_root()
         self._in_run()
 
@@ -365,7 +405,7 @@ class _Making:
         return self._run_trace
 
     def _in_runs(
-        self, id_: str, parent: str, name: str, times: tuple[int, int], common: Attributes, own: Attributes
+        self, id_: str, parent: str, name: str, times: tuple[int, int], common: Common, own: Attributes
     ) -> Draft:
         made = Draft(self._runs(), id_, parent, name, INTERNAL, times[0], max(times), common, own)
         self.made.append(made)
@@ -395,7 +435,7 @@ class _Making:
         record, episode = self._record, self._episode
         run = record.run
         link = Link(self._trace, self._root, "episode")
-        over = record.status == "finished" and not record.began
+        over = record.status == "finished" and not record.began and record.visit == episode.visit
         visit = span_id("visit", run, episode.visit, episode.state) if episode.state and not over else ""
         parent = visit or span_id("run", run)
         end = _visit_ns(record.at, record.visit)

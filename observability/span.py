@@ -54,6 +54,22 @@ class Span(Struct, frozen=True, kw_only=True):
         return dict(self.attributes)
 
 
+class Common:
+    """Attributes that spans of one record share; with what they come to in bytes, once somebody has made that."""
+
+    __slots__ = ("base", "count", "more", "raw")
+
+    def __init__(self, more: Attributes, base: Common | None = None) -> None:
+        self.base, self.more = base, more
+        self.count: int = len(more) if base is None else len(more) + base.count
+        self.raw = b""
+
+    @property
+    def pairs(self) -> Attributes:
+        """All of them."""
+        return self.more if self.base is None else (*self.base.pairs, *self.more)
+
+
 class Draft(Struct, gc=False):
     """A span on its way: what the record's spans have in common stands beside it once, and no bound is applied yet."""
 
@@ -64,7 +80,7 @@ class Draft(Struct, gc=False):
     kind: int
     start_ns: int
     end_ns: int
-    common: Attributes
+    common: Common
     attributes: Attributes = ()
     status: int = UNSET
     message: str = ""
