@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import msgspec
 
 from engine.budgets import Budgets, BudgetState
+from engine.carrier import carried
 from engine.core.entry import AnswerEntry, EventEntry, Order, OrderEntry, write_entry
 from engine.core.errors import EventRefused
 from engine.core.model import Event
 from engine.core.partition import partition_of
 from engine.core.record import CloudEvent, Record, read_letter
 from engine.inbox import InboxItem, Outcome, item_of, items_of
-from engine.intake import entries, envelope_of, read_envelope
+from engine.intake import carrying, entries, envelope_of, read_envelope
 from engine.letters import Letter, Letters
 from engine.limits import read_gates
 from engine.log.protocol import last_output, order_of, output_id
@@ -114,25 +115,33 @@ class Client:
 
     # -- sending
 
-    async def send(self, *events: Sendable, key: str = "", wait: float | None = None) -> list[Sent]:
+    async def send(
+        self,
+        *events: Sendable,
+        key: str = "",
+        wait: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Sent]:
         """Append events, all or none of them: each is checked before the first is appended.
 
         Args:
             events: of the application, or CloudEvents (a value, a dictionary or their JSON).
             key: of the run, for events whose class names no `key=`.
             wait: seconds to wait until they are in the view; None does not wait.
+            headers: with `traceparent`, `tracestate` and `baggage`, or Jaeger's `uber-trace-id`, as a tracer injects
+                them: the trace that events come from which name none of their own.
 
         Raises:
             EventRefused: one cannot be taken; field and reason.
             WaitTimeout: they are appended, and not in the view yet.
         """
-        found = [each for event in events for each in self.check(event, key=key)]
+        found = [each for event in events for each in self.check(event, key=key, headers=headers)]
         sent = await self._do(self._append, found)
         if wait is not None:
             await self.wait_for(sent, timeout=wait)
         return sent
 
-    def check(self, event: Sendable, *, key: str = "") -> list[EventEntry]:
+    def check(self, event: Sendable, *, key: str = "", headers: Mapping[str, str] | None = None) -> list[EventEntry]:
         """The entries that an event becomes, one for each workflow that takes it; nothing is appended.
 
         Raises:
@@ -140,7 +149,7 @@ class Client:
         """
         if self.application is None:
             raise EventRefused("events are checked by the application, and this client was opened without one")
-        return entries(_envelope(event, key), self.application)
+        return entries(carrying(_envelope(event, key), carried(headers or {})), self.application)
 
     def _append(self, found: Sequence[EventEntry | AnswerEntry | OrderEntry]) -> list[Sent]:
         log = self._session.log
@@ -628,7 +637,8 @@ def _name_of(entry: EventEntry | AnswerEntry | OrderEntry) -> str:
 
 def _envelope(event: Sendable, key: str) -> CloudEvent:
     if isinstance(event, CloudEvent):
-        return read_envelope(msgspec.json.encode(event))
+        said = {name: value for name, value in msgspec.structs.asdict(event).items() if value}
+        return read_envelope(msgspec.json.encode(said))
     if isinstance(event, Event):
         return envelope_of(event, key=key)
     return read_envelope(event if isinstance(event, bytes) else msgspec.json.encode(event))

@@ -12,6 +12,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw
 
+from engine.carrier import NAMES, Carried, carried
 from engine.core.account import accounts
 from engine.core.errors import EventRefused
 from engine.core.model import BudgetSpent
@@ -32,8 +33,6 @@ TEXTS: Final[tuple[str, ...]] = (
     "subject",
     "time",
     "datacontenttype",
-    "traceparent",
-    "tracestate",
     "longwatchcause",
 )
 PERSONAL: Final[tuple[str, ...]] = ("longwatchwho", "longwatchvisit")
@@ -100,6 +99,7 @@ def read_envelope(raw: bytes) -> CloudEvent:
         raise EventRefused(f"the event is no JSON: {error}") from None
     found = {name: _text(name, fields[name]) for name in TEXTS if name in fields}
     _check(found, fields)
+    trace = carried({name: _any_text(raw) for name, raw in fields.items() if name.lower() in NAMES})
     return CloudEvent(
         specversion=found["specversion"],
         id=found["id"],
@@ -107,8 +107,7 @@ def read_envelope(raw: bytes) -> CloudEvent:
         type=found["type"],
         subject=found.get("subject", ""),
         time=found.get("time", ""),
-        traceparent=found.get("traceparent", ""),
-        tracestate=found.get("tracestate", ""),
+        **trace._asdict(),
         longwatchcause=found.get("longwatchcause", ""),
         data=Raw(msgspec.json.format(fields.get("data", b"null"), indent=-1)),
         longwatchhops=_hops(fields),
@@ -120,6 +119,19 @@ def _text(name: str, raw: Raw) -> str:
         return msgspec.json.decode(raw, type=str)
     except msgspec.DecodeError as error:
         raise EventRefused(f"must be text ({error})", name) from None
+
+
+def _any_text(raw: Raw) -> str:
+    """Of what is no text, its JSON: nothing about a trace is a reason to refuse an event."""
+    try:
+        return msgspec.json.decode(raw, type=str | None) or ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bytes(raw).decode(errors="replace")
+
+
+def carrying(envelope: CloudEvent, trace: Carried) -> CloudEvent:
+    """A CloudEvent that names no trace of its own, in this one."""
+    return envelope if envelope.traceparent else msgspec.structs.replace(envelope, **trace._asdict())
 
 
 def _hops(fields: Mapping[str, Raw]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.carrier import NAMES
 from engine.cli import exits, options
 from engine.cli.client import Timeout, application_of, ask, settings_of, time
 from engine.cli.output import cell, complain, console, emit
@@ -39,6 +40,14 @@ def send(
         bool, typer.Option("--until-rest", help="Wait until the runs wait again, are halted or finished.")
     ] = False,
     timeout: Timeout = 30,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header",
+            metavar="NAME:VALUE",
+            help="The trace that the events come from: traceparent, tracestate, baggage or uber-trace-id.",
+        ),
+    ] = None,
     application: options.App = None,
     data: options.Data = None,
     log: options.Log = None,
@@ -55,7 +64,7 @@ def send(
     Example: `longwatch events ClaimFiled --example | longwatch send - --until-rest`
     """
     settings = settings_of(data, log, application)
-    post = _Post(as_json=as_json)
+    post = _Post(as_json=as_json, headers=_headers(header or []))
 
     async def work(client: Client) -> list[Run]:
         for name in files:
@@ -84,6 +93,7 @@ class _Post:
     """What was sent in one call, told as it goes."""
 
     as_json: bool
+    headers: dict[str, str]
     sent: list[Sent] = field(default_factory=list)
     refused: int = 0
 
@@ -99,7 +109,7 @@ class _Post:
                 complain(f"{where}: refused: {error}")
             else:
                 good.append(raw)
-        for each in await client.send(*good) if good else ():
+        for each in await client.send(*good, headers=self.headers) if good else ():
             self.sent.append(each)
             self._tell(each)
 
@@ -109,6 +119,16 @@ class _Post:
         else:
             place = f"partition {each.receipt.partition}, position {each.receipt.position}"
             console().print(f"{cell(each.id)} -> {cell(each.workflow)}/{cell(each.key)}  [dim]{place}[/dim]")
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    found = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    for name in found:
+        if name not in NAMES:
+            known = ", ".join(sorted(NAMES))
+            message = f"{name!r} is no header of a trace; write NAME:VALUE with one of {known}"
+            raise typer.BadParameter(message, param_hint="--header")
+    return found
 
 
 def read_events(name: str) -> Iterator[list[tuple[str, bytes]]]:
