@@ -6,7 +6,7 @@ digits, whole numbers as text.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 
 from engine import LongwatchError
 from observability import names
+from observability.expected import Expected
 from observability.span import Attributes, Link, Span, Value
 
 WARNINGS: Final = "@jaeger@warnings"
@@ -232,7 +233,9 @@ class Comparison(Struct):
     duplicates: int = 0
     """Further copies that it shows of a span."""
     orphans: int = 0
-    """Spans whose parent is not in their trace."""
+    """Spans whose parent is not in their trace, and will not come."""
+    early: int = 0
+    """Spans whose parent is still to come: the visit or the run goes on."""
     warnings: int = 0
     """Spans to which the Jaeger has added a warning."""
     foreign: int = 0
@@ -252,40 +255,37 @@ class Comparison(Struct):
         return not (self.differing or self.duplicates or self.orphans or self.foreign)
 
 
-def compare(spans: Iterable[Span], resource: Attributes, reader: JaegerReader) -> Comparison:
+def compare(expected: Expected, reader: JaegerReader) -> Comparison:
     """Compare what the log says with what a Jaeger holds: every field of every span, the types of values included.
-
-    Args:
-        spans: all spans of the traces that are looked at.
-        resource: what all of them say of where they come from.
-        reader: asks the Jaeger.
 
     Raises:
         JaegerSilent: it cannot be asked.
     """
-    by_trace: defaultdict[str, list[Span]] = defaultdict(list)
-    for span in spans:
-        by_trace[span.trace].append(span)
-    told = Comparison(traces=len(by_trace))
-    for trace, held in reader.traces(by_trace):
+    told = Comparison(traces=len(expected.traces))
+    still_open = expected.open
+    for trace, held in reader.traces(expected.traces):
         told.warnings += held.warnings
-        told.foreign += sum(not _same(sorted(each.items()), sorted(resource)) for each in held.resources)
-        _compare_trace(by_trace[trace], held.spans, told)
+        told.foreign += sum(not _same(sorted(each.items()), sorted(expected.resource)) for each in held.resources)
+        without = _compare_trace(expected.traces[trace], held.spans, told)
+        if trace in still_open:
+            told.early += without
+        else:
+            told.orphans += without
     return told
 
 
-def _compare_trace(expected: Sequence[Span], found: Sequence[Span], told: Comparison) -> None:
-    wanted = {span.id: ordered(span) for span in expected}
+def _compare_trace(expected: Sequence[Span], found: Sequence[Span], told: Comparison) -> int:
+    """Compare one trace; how many spans have no parent in it."""
+    wanted = {span.id: as_shown(span) for span in expected}
     copies = Counter(span.id for span in found)
     told.expected += len(wanted)
     told.found += len(wanted.keys() & copies.keys())
     told.duplicates += copies.total() - len(copies)
-    told.orphans += sum(bool(span.parent) and span.parent not in copies for span in found)
     wrong: dict[str, str] = {}
     for span in expected:
-        if ordered(span) != wanted[span.id]:
+        if as_shown(span) != wanted[span.id]:
             wrong[span.id] = "the log says two things of it"
-    for span in map(ordered, found):
+    for span in map(as_shown, found):
         if span.id in wanted and not _same(span, wanted[span.id]):
             wrong.setdefault(span.id, difference(wanted[span.id], span))
     missing, unexpected = wanted.keys() - copies.keys(), copies.keys() - wanted.keys()
@@ -295,11 +295,13 @@ def _compare_trace(expected: Sequence[Span], found: Sequence[Span], told: Compar
     why = {**dict.fromkeys(missing, "it is missing"), **dict.fromkeys(unexpected, "the log does not know it"), **wrong}
     for id in sorted(why)[: _NAMED - len(told.names)]:
         told.names.append(f"{by_id[id].name} (trace {by_id[id].trace}, span {id}): {why[id]}")
+    return sum(bool(span.parent) and span.parent not in copies for span in found)
 
 
-def ordered(span: Span) -> Span:
-    """The same with attributes in the order of their names, as Jaeger shows them."""
-    return replace(span, attributes=tuple(sorted(span.attributes, key=lambda pair: pair[0])))
+def as_shown(span: Span) -> Span:
+    """The same as Jaeger shows it: attributes in the order of their names, and at least a nanosecond long."""
+    attributes = tuple(sorted(span.attributes, key=lambda pair: pair[0]))
+    return replace(span, attributes=attributes, end_ns=max(span.end_ns, span.start_ns + 1))
 
 
 def _same(one: object, other: object) -> bool:

@@ -66,7 +66,8 @@ class Jaeger(Server):
 
     def prepare(self) -> Sequence[str]:
         program = self.installed.server
-        ports = free_ports((*self._wished, 0, 0, 0))
+        before = (self._query, self._http_port, self._grpc_port)
+        ports = free_ports((*(before if all(before) else self._wished), 0, 0, 0))
         self._query, self._http_port, self._grpc_port, self._health, self._metrics, query_grpc = ports
         self.url = f"http://{LOOPBACK}:{self._query}"
         path = self.folder / "jaeger.yaml"  # JSON is YAML

@@ -109,6 +109,11 @@ class Server:
             process.kill()
             process.wait()
 
+    def restart(self) -> Self:
+        """End it and start it again, where it was if nobody took its ports meanwhile."""
+        self.stop()
+        return self.start()
+
     def kill(self) -> None:
         """End it at once, as a crash does."""
         if self._process is not None:
