@@ -201,6 +201,8 @@ class _Making:
     def _answered(self) -> None:
         """Another run has answered: the attempt itself stands in the trace in which that was asked."""
         record = self._record
+        if self._is_root() and not (record.error or record.content):
+            return
         links, told = _producer(record.traceparent)
         asked = links[0] if links else None
         inside = asked is not None and asked.trace == self._trace
