@@ -187,6 +187,8 @@ def test_a_model_that_is_asked_has_one_chat_and_what_its_client_sent(
     assert [the_client(turn).parent for turn in turns] == [part_span("judge", turn.name) for turn in turns]
     assert sent == [traceparent(TRACE, the_client(turn).id) for turn in turns]
     assert the_client(tool).parent == part_span("judge", tool.name)
+    assert listener.above("/look-up") == (TRACE, the_client(tool).id)
+    assert listener.above("/look-up-by-hand") == (TRACE, part_span("judge", tool.name))
     assert "a ring" not in b"".join(bytes(part.spans) for part in parts).decode()
 
 

@@ -123,10 +123,11 @@ class Worth(BaseModel, frozen=True):
 
 
 @step()
-async def look_up(what: str) -> str:
+async def look_up(what: str, context: StepContext) -> str:
     """Look something up."""
-    await by_httpx2(f"/look-up/{what[:1]}")
-    return "nothing is known"
+    await by_httpx2("/look-up")
+    await asyncio.to_thread(by_hand, "/look-up-by-hand", context.headers())
+    return f"nothing is known of {what}"
 
 
 judge = llm_step(
