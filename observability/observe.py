@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -33,6 +32,7 @@ from engine.core.record import Record, read_record
 from engine.journal import Journal
 from engine.session import Session
 from engine.settings import load
+from grafana.shipped import export, rule_file
 from observability.expected import Expected
 from observability.jaeger import Comparison, JaegerReader, compare
 from observability.otlp import resource_of
@@ -41,7 +41,7 @@ from observability.projection import Projection
 from observability.servers.errors import ServerFailed
 from observability.servers.progress import Progress
 from observability.servers.prometheus import Prometheus, QueryFailed
-from observability.servers.stack import Stack
+from observability.servers.stack import Provide, Stack
 
 FOLDER: Final = Path(".longwatch", "observe")
 DEMO: Final = "workflows.insurance_claim.demo"
@@ -343,6 +343,17 @@ def show(stack: Stack) -> None:
     sys.stdout.flush()
 
 
+def provider(folder: Path) -> Provide:
+    """Write what a Grafana reads into this folder."""
+
+    def provide(prometheus: str, jaeger: str) -> Path:
+        dashboards = str((folder / "dashboards").absolute())
+        export(folder, prometheus=prometheus, jaeger=jaeger, installed=dashboards)
+        return folder / "provisioning"
+
+    return provide
+
+
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[Path]:
     """The folder without the servers' files of an earlier time.
@@ -373,7 +384,6 @@ def arguments(given: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
 def main(given: Sequence[str] | None = None) -> int:
     """Run it; 0 when all that was compared is equal, nothing is empty and nothing in error."""
     options, words = arguments(given)
-    generated = Path(str(files("grafana").joinpath("generated")))
     progress = Progress()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -382,8 +392,8 @@ def main(given: Sequence[str] | None = None) -> int:
             stack = Stack(
                 folder / "servers",
                 data / "targets.json",
-                rules=sorted(generated.glob("*.yaml")),
-                boards=generated,
+                rules=rule_file(),
+                provide=None if options.check else provider(folder / "servers"),
                 known_ports=not options.check,
             )
             with stack:

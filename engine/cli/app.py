@@ -28,6 +28,7 @@ PANELS: Final = {
     },
     "Run it": {
         "run": "engine.cli.run",
+        "up": "engine.cli.up",
         "status": "engine.cli.status",
         "settings": "engine.cli.settings",
     },

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,10 @@ from observability.servers.prometheus import Prometheus
 WISHED_METRICS: Final = 9464
 """OpenTelemetry's port for what Prometheus scrapes."""
 FIRST_BOARD: Final = "longwatch-fleet"
+
+
+Provide = Callable[[str, str], Path]
+"""Writes what a Grafana reads, given the URLs of Prometheus and Jaeger; the folder of its provisioning files."""
 
 
 class Row(NamedTuple):
@@ -37,8 +40,8 @@ class Stack:
         folder: Path,
         targets: Path,
         *,
-        rules: Sequence[Path] = (),
-        boards: Path | None = None,
+        rules: str = "",
+        provide: Provide | None = None,
         otlp: str = "",
         metrics: str = "",
         known_ports: bool = True,
@@ -48,14 +51,14 @@ class Stack:
         Args:
             folder: of the servers' files; Prometheus finds its data again there.
             targets: the list that the engine writes of what is to be scraped.
-            rules: alerts for Prometheus.
-            boards: the folder of Grafana's boards.
+            rules: a file of alerts for Prometheus, its text.
+            provide: called when there is a Grafana, before it is started; without it none is.
             otlp: a collector of the user's own: then no Jaeger is started.
             metrics: where the user wants the metrics; empty: on a free port.
             known_ports: take the ports that everybody knows where they are free.
 
         """
-        self._folder, self._targets, self._rules, self._boards = folder, targets, rules, boards
+        self._folder, self._targets, self._rules, self._provide = folder, targets, rules, provide
         self._collector, self._place, self._known = otlp, metrics, known_ports
         self._started = ExitStack()
         self.jaeger: Jaeger | None = None
@@ -85,8 +88,8 @@ class Stack:
                 (port,) = free_ports((WISHED_METRICS if self._known else 0,))
                 self._place = f"{LOOPBACK}:{port}"
             self.prometheus = starting.enter_context(self._make_prometheus())
-            if program := find_grafana():
-                provisioning = self._provision()
+            if self._provide and (program := find_grafana()):
+                provisioning = self._provide(self.prometheus.url, self.jaeger.url if self.jaeger else "")
                 self.grafana = starting.enter_context(
                     Grafana(self._folder, program, provisioning, known_port=self._known)
                 )
@@ -150,37 +153,15 @@ class Stack:
             self._folder,
             target_files=[self._targets],
             targets=own,
-            rules=self._rules,
+            rules=[self._write_rules()] if self._rules else [],
             known_port=self._known,
         )
 
-    def _provision(self) -> Path:
-        """Write what Grafana is to find: where Prometheus and Jaeger are, and the boards."""
-        folder = self._folder.absolute() / "provisioning"
-        sources = [{"name": "Prometheus", "uid": "prometheus", "type": "prometheus", "url": self.prometheus.url}]
-        if self.jaeger:
-            sources.append({"name": "Jaeger", "uid": "jaeger", "type": "jaeger", "url": self.jaeger.url})
-        seen = {"exemplarTraceIdDestinations": [{"name": "trace_id", "datasourceUid": "jaeger"}]}
-        _write(
-            folder / "datasources" / "longwatch.yaml",
-            {
-                "apiVersion": 1,
-                "datasources": [
-                    {**each, "access": "proxy", **({"isDefault": True, "jsonData": seen} if not count else {})}
-                    for count, each in enumerate(sources)
-                ],
-            },
-        )
-        if self._boards:
-            options = {"path": str(self._boards.absolute())}
-            provider = {"name": "Longwatch", "folder": "Longwatch", "type": "file", "options": options}
-            _write(folder / "dashboards" / "longwatch.yaml", {"apiVersion": 1, "providers": [provider]})
-        return folder
-
-
-def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2), encoding="utf-8")  # JSON is YAML
+    def _write_rules(self) -> Path:
+        path = self._folder / "alerts.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._rules, encoding="utf-8")
+        return path
 
 
 def _host(place: str) -> str:
