@@ -12,7 +12,7 @@ from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UnknownMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CACHE_SECONDS: Final = 0.5
 """Two scrapes within this get the same bytes: scrapers that ask all the time cost no more."""
+
+_GAUGES: Final = frozenset(metric.name for metric in CATALOGUE if metric.kind == "gauge")
 
 Samples = dict[m.Metric, dict["Labels", float]]
 
@@ -150,8 +152,15 @@ def _of_exporter(readings: Readings, counted: int | None) -> Samples:
 
 
 def _plain(metric: Metric, values: Mapping[Labels, float]) -> Family:
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = kind(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
+    """One family. OpenMetrics calls a counter's without `_total`; where a gauge has that name, its kind is not told."""
+    family: CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily
+    name = metric.name.removesuffix("_total")
+    if metric.kind == "gauge":
+        family = GaugeMetricFamily(name, metric.help, labels=metric.labels)
+    elif name in _GAUGES:
+        family = UnknownMetricFamily(metric.name, metric.help, labels=metric.labels)
+    else:
+        family = CounterMetricFamily(name, metric.help, labels=metric.labels)
     for labels, value in values.items():
         family.add_metric(labels, value / metric.scale)
     return family

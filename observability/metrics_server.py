@@ -267,8 +267,7 @@ class Server:
             self._http = ScrapeServer(self._host, self._port, exposition)
         except PortTaken as error:
             if not self._told:
-                _log.error("%s", error)
-                print(error, file=sys.stderr, flush=True)  # noqa: T201 - the supervisor hands it on
+                print(error, file=sys.stderr, flush=True)  # noqa: T201 - the supervisor says it, and adds it to the log
             self._told = True
             return
         threading.Thread(target=self._http.serve_forever, name="http", daemon=True).start()

@@ -31,8 +31,8 @@ class PortTaken(Exception):
     def __init__(self, host: str, port: int, why: str) -> None:
         self.host, self.port, self.why = host, port, why
         super().__init__(
-            f"the metrics cannot be served at {host}:{port} ({why}): end who listens there, or give another port "
-            "(--metrics PORT); the engine goes on without them, and this is tried again"
+            f"the metrics cannot be served at {host}:{port}, which is tried again: {why}. End who listens there, or "
+            "take another port (--metrics PORT)"
         )
 
     def __reduce__(self) -> tuple[type[PortTaken], tuple[str, int, str]]:
