@@ -150,7 +150,7 @@ def _of_runs(length: _Lengths, oldest: timedelta) -> list[Alert]:
             f"{letters} > ({before} or 0 * {letters})",
             "0s",
             "warning",
-            "Events for {{ $labels.workflow }} could not be read or belong to no run",
+            "Events{{ with $labels.workflow }} for {{ . }}{{ end }} could not be read or belong to no run",
             FLEET,
             "Dead letters",
             "dead-letters",

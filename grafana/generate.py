@@ -28,7 +28,7 @@ def generated() -> dict[str, str]:
     built = {board.uid: board.build() for board in made}
     asked = [asdict(query) for board in made for query in board.queries]
     return {
-        **{f"{uid}.json": _text(board) for uid, board in built.items()},
+        **{f"boards/{uid}.json": _text(board) for uid, board in built.items()},
         "alerts.yaml": rules(alerts(), panels(built.values())),
         "queries.json": _text(asked),
     }
@@ -45,7 +45,7 @@ def panels(built: Iterable[dict[str, Any]]) -> dict[tuple[str, str], int]:
 
 
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "boards").mkdir(parents=True, exist_ok=True)
     for name, text in generated().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
 

@@ -18,7 +18,7 @@ RULES: Final = "alerts.yaml"
 
 def boards(machines: Sequence[Machine] = ()) -> list[dict[str, Any]]:
     """All boards as Grafana's JSON, with the machines drawn in the board of workflows."""
-    return [draw(json.loads(_read(f"{uid}.json")), machines) for uid in BOARDS]
+    return [draw(json.loads(_read(f"boards/{uid}.json")), machines) for uid in BOARDS]
 
 
 def rule_file() -> str:

@@ -119,7 +119,7 @@ def _what_is_stuck(made: Board) -> None:
         house.rows(
             "Oldest run of each state",
             "How long the run that came first into a state, and is still there, has been there. "
-            "`longwatch list --state STATE` names the runs.",
+            "`longwatch list --state STATE` names the runs, the newest first.",
             [
                 Column("workflow", "Workflow"),
                 Column("state", "State"),

@@ -16,12 +16,13 @@ from grafana.generate import FOLDER, generated
 from grafana.pages import ENGINE, FLEET, SHADOW, STEPS, WORKFLOW
 
 BOARDS = (FLEET, WORKFLOW, STEPS, ENGINE, SHADOW)
+FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file())
 UNITS = {value for name, value in vars(units).items() if name[0].isupper() and isinstance(value, str)}
 VARIABLES = {"workflow", "traces", "datasource", "__rate_interval", "__range", "__from", "__to", "__url_time_range"}
 
 
 def read(uid: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((FOLDER / f"{uid}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((FOLDER / "boards" / f"{uid}.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -32,13 +33,13 @@ def panels(uid: str) -> Iterator[dict[str, Any]]:
 EVERY = [pytest.param(uid, panel, id=f"{uid}: {panel['title']}") for uid in BOARDS for panel in panels(uid)]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
+@pytest.mark.parametrize("name", FILES)
 def test_what_is_committed_is_what_the_code_makes(name: str) -> None:
     assert (FOLDER / name).read_text(encoding="utf-8") == generated()[name], "run: python -m grafana.generate"
 
 
 def test_nothing_is_made_that_is_not_committed() -> None:
-    assert set(generated()) == {path.name for path in FOLDER.iterdir()}
+    assert set(generated()) == set(FILES)
 
 
 @pytest.mark.parametrize("uid", BOARDS)
