@@ -6,7 +6,8 @@
 | `checkpoints/`, `savepoints/` | Flink's |
 | `archive/` | what was trimmed from the log |
 | `view.sqlite` | the run view; can be thrown away |
-| `logs/` | engine.log, flink.log, redis.log |
+| `logs/` | engine.log, flink.log, redis.log, exporter.log, metrics.log |
+| `exporter.json` | how far traces are sent |
 | `engine.json` | `EngineFile` |
 """
 
@@ -28,6 +29,8 @@ class Pids(Struct, frozen=True, omit_defaults=True):
     driver: int = 0
     jvm: int = 0
     redis: int = 0
+    exporter: int = 0
+    metrics: int = 0
 
 
 class EngineFile(Struct, frozen=True):

@@ -9,6 +9,8 @@ that nothing of the old one can still write; an embedded Redis that dies is star
 its end, the engine goes back to the newest checkpoint that the log still covers, and the view is made again. What would
 fail again at once (no such checkpoint, an application that cannot be imported) ends the engine with its words.
 
+Where the settings ask for them, an exporter of traces and a server of metrics run beside it (see `engine.companions`).
+
     main thread          the loop below: happenings, lease, respawns, figures
     thread "driver"      reads the driver's lines into the loop's queue
     thread "view"        journal -> view
@@ -32,6 +34,7 @@ import msgspec
 
 from engine.background import Background
 from engine.code_change import check_code
+from engine.companions import STOP_SECONDS, companions_of
 from engine.data_folder import DataFolder, EngineFile, Pids, now
 from engine.driver_process import DriverProcess, Facts
 from engine.driving import Driving
@@ -120,6 +123,7 @@ class Supervisor:
         self._happenings: queue.SimpleQueue[Facts] = queue.SimpleQueue()
         errors = self._folder.logs / "engine.log"
         self._driving = Driving(self._start_driver, observer.say, errors, chosen=restore is not None)
+        self._companions = companions_of(self.settings, self._folder.logs, observer.say)
         self._stops_asked = 0
         self._is_away = False
         self._projected = 0
@@ -237,6 +241,7 @@ class Supervisor:
             patience = 0.0 if self._stops_asked > 1 else _CATCH_UP_SECONDS
             if not view.stop(patience) and patience:
                 self._observer.say("view", "the view is behind; commands bring it up to date")
+            self._companions.stop(STOP_SECONDS if patience else 0.0)
             clean = self._driving.has_savepoint
             self._write_note(stopped=now() if clean else 0)
             self._observer.say("stopped", "stopped" if clean else "stopped on the last checkpoint", clean=clean)
@@ -257,7 +262,8 @@ class Supervisor:
                 self._keep_lease()
             if self._is_time("figures", _FIGURES_SECONDS):
                 self._show(gauges)
-            if self._driving.keep():
+            started = self._driving.keep()
+            if self._companions.keep() or started:
                 self._write_note()
 
     def _take(self, facts: Facts) -> None:
@@ -413,6 +419,8 @@ class Supervisor:
             driver=driving.pid,
             jvm=driving.jvm,
             redis=self._redis_pid() if self._server else 0,
+            exporter=self._companions.pid("exporter"),
+            metrics=self._companions.pid("metrics"),
         )
         self._note = msgspec.structs.replace(self._note, pids=pids, rest_port=driving.rest_port, stopped=stopped)
         self._folder.write_engine(self._note)

@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_log(settings, by_hand=wanted.once)
     with _alone(settings.data, needed=not wanted.from_start) as is_alone:
         if not is_alone:
-            _log.error("another exporter works on %s: end it, or take --from-start", settings.data)
+            _refuse(f"another exporter works on {settings.data}: end it, or take --from-start")
             return TAKEN
         return _export(settings, once=wanted.once, from_start=wanted.from_start)
 
@@ -329,7 +329,7 @@ def _export(settings: Settings, *, once: bool, from_start: bool) -> int:
         try:
             journal = Journal(session)
         except LogError as error:
-            _log.error("the log cannot be read: %s", error)
+            _refuse(f"the log cannot be read: {error}")
             return 1
         header = journal.header
         encoder = Encoder(Projection(header), resource_of(header.log_id))
@@ -347,13 +347,18 @@ def _export(settings: Settings, *, once: bool, from_start: bool) -> int:
         try:
             done = exporter.run(once=once)
         except LogError as error:
-            _log.error("the log cannot be read on: %s", error)
+            _refuse(f"the log cannot be read on: {error}")
             return 1
         finally:
             sender.close()
     if once:
         _tell(exporter)
     return 0 if done else 1
+
+
+def _refuse(words: str) -> None:
+    _log.error(words)
+    print(words, file=sys.stderr)  # noqa: T201 (the supervisor hands it on)
 
 
 def _tell(exporter: Exporter) -> None:

@@ -50,6 +50,14 @@ def run(
             help="Go on from this checkpoint or savepoint, not from the newest: for a log that lost its end.",
         ),
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send traces to this OTLP collector, such as http://localhost:4318."),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="PORT", help="Serve metrics to Prometheus at this port of this machine, or host:port."),
+    ] = None,
     *,
     accept: Annotated[
         bool, typer.Option("--accept", help="Go on with changed code after a crash, not only after a clean stop.")
@@ -76,6 +84,8 @@ def run(
         "backend": backend,
         "fsync": fsync,
         "checkpoint_interval": checkpoint_interval,
+        "otlp": otlp,
+        "metrics": metrics,
     }
     _supervise(
         {name: value for name, value in given.items() if value is not None}, accept, restore, _observer(quiet, as_json)
