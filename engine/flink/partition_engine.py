@@ -563,7 +563,8 @@ class PartitionEngine(KeyedProcessFunction):
             self._reply(Reply(asker, error="NotAnswered", message=f"{name} names no run: its key is empty"))
             return
         data = Raw(question.__pydantic_serializer__.to_json(question))
-        entry = QuestionEntry(workflow.name, key, name, data, asker, command.traceparent, command.id)
+        place = command.traceparent, command.id, command.tracestate, command.baggage
+        entry = QuestionEntry(workflow.name, key, name, data, asker, *place)
         self.appends.append((partition_of(workflow.name, key, self.header.partitions), write_entry(entry)))
 
     def _reply(self, command: Reply) -> None:
