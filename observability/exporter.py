@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from engine.core.record import read_record
 from engine.journal import Journal, LogError, LogUnavailable
 from engine.logs import open_file, open_stream
 from engine.session import Session
@@ -44,6 +43,7 @@ from observability.delivery import Delivery, Tally
 from observability.otlp import Encoder, resource_of
 from observability.place import ExporterFile, Place, behind
 from observability.projection import Projection
+from observability.sampling import Rule, Sampler, WrongRule
 from observability.sender import Collector, open_sender
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Exporter:
         while not self._gave_up.is_set():
             ends = once or self._ending.is_set()
             try:
-                found = self._journal.follow(self._reading, 0 if ends else WAIT_MS, self._count)
+                read = self._take(self._journal.follow(self._reading, 0 if ends else WAIT_MS, self._count))
                 pause = 0.1
             except LogUnavailable as error:
                 if self._ending.is_set():
@@ -175,7 +175,6 @@ class Exporter:
                 _log.warning("the log is away, which is waited for: %s", error)
                 pause = self._await_log(pause)
                 continue
-            read = self._take(found)
             empty = 0 if read else empty + 1
             if ends and empty > 1:
                 return
@@ -188,19 +187,20 @@ class Exporter:
     def _take(self, found: Mapping[int, Sequence[Item]]) -> int:
         """Make spans of all that was read; how many records that were."""
         for partition, items in found.items():
-            number = self._numbers[partition]
             for item in items:
-                number += 1
-                for full in self._batcher.add(partition, item.id, number, item.stamp, self._spans(item)):
+                spans = self._spans(item)
+                number = self._numbers[partition] = self._numbers[partition] + 1
+                for full in self._batcher.add(partition, item.id, number, item.stamp, spans):
                     self._hand_over(full)
-            self._numbers[partition] = number
-            self._reading[partition] = items[-1].id
+                self._reading[partition] = item.id
         return sum(map(len, found.values()))
 
     def _spans(self, item: Item) -> Sequence[bytes]:
         """A record's spans; one that cannot be read is told and passed over, or all behind it would wait for good."""
         try:
             return self._project(item.payload)
+        except LogError:
+            raise
         except Exception as error:  # noqa: BLE001 (told and counted)
             _log.exception("no spans could be made of record %s", item.id)
             self._tally.refusals[f"record: {type(error).__name__}"] += 1
@@ -307,7 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags |= {"otlp_protocol": wanted.protocol, "trace_rule": wanted.rule}
     try:
         settings = load({name: value for name, value in flags.items() if value}).settings
-    except SettingsError as error:
+        Rule.read(settings.trace_rule)
+    except (SettingsError, WrongRule) as error:
         print(error, file=sys.stderr)  # noqa: T201 (no log is open yet)
         return UNUSABLE
     if not settings.otlp:
@@ -333,9 +334,10 @@ def _export(settings: Settings, *, once: bool, from_start: bool) -> int:
             return 1
         header = journal.header
         encoder = Encoder(Projection(header), resource_of(header.log_id))
+        sampler = Sampler(Rule.read(settings.trace_rule), journal, encoder.spans)
         exporter = Exporter(
             journal,
-            lambda payload: encoder.spans(read_record(payload)),
+            sampler,
             lambda tally, ending: Delivery(sender, encoder.request, tally, ending, where=collector.shown),
             None if from_start else Place(settings.data / "exporter.json"),
             endpoint=collector.shown,
