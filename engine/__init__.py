@@ -33,6 +33,7 @@ from engine.core.model import (
     runs,
     runs_each,
 )
+from engine.core.secret import Secret
 from engine.core.steps import (
     Answered,
     Call,
@@ -82,6 +83,7 @@ __all__ = [
     "Raise",
     "Retry",
     "Searchable",
+    "Secret",
     "State",
     "Step",
     "StepContext",

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 
-from engine.core.definition import Handler, StateSpec, attributes, members, span, superstates
+from engine.core.definition import Handler, StateSpec, attributes, members, searchable, span, superstates
 from engine.core.model import BudgetSpent, Event, Final, Mark, Moment, Question, State, Work, key_problem
+from engine.core.secret import is_secret
 from engine.core.steps import Spends, Step
 
 if TYPE_CHECKING:
@@ -112,6 +113,12 @@ def _class(spec: StateSpec) -> Iterator[str]:
         yield f"{spec.name} is made inside a function; states are found by name, so define it at module level"
     for name, field in spec.type.model_fields.items():
         yield from _field(f"{spec.name}.{name}", field.annotation, ())
+    for _, where, secret in searchable(spec.type):
+        if secret:
+            yield (
+                f"{spec.name}.{where} is Searchable and Secret; what is searchable stands in lists and on spans, "
+                "for all to read, so leave one of the two out"
+            )
     try:
         TypeAdapter(spec.type).json_schema()
     except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUserError) as error:
@@ -304,8 +311,21 @@ def _unhandled(workflow: Workflow[Any]) -> Iterator[str]:
 
 def _keys(workflow: Workflow[Any]) -> Iterator[str]:
     for name, event in workflow.events.items():
-        if (path := workflow.key_path(name)) and (problem := key_problem(event, path)):
-            yield problem
+        if path := workflow.key_path(name):
+            if problem := key_problem(event, path):
+                yield problem
+            elif _is_secret(event, path):
+                yield f"{name}: key={path!r} is Secret; a run is known by its key, so name a field that may be told"
+
+
+def _is_secret(model: Any, path: str) -> bool:
+    """Whether the field at a path is marked, or a field that it stands in."""
+    for name in path.split("."):
+        field = model.model_fields[name]
+        if is_secret(field.metadata):
+            return True
+        model = field.annotation
+    return False
 
 
 def _questions(workflow: Workflow[Any]) -> Iterator[str]:

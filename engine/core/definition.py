@@ -22,9 +22,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from engine.core.budget import Budget
+from engine.core.content import Contents
 from engine.core.context import Context
 from engine.core.errors import DefinitionError
 from engine.core.model import Answer, Event, Final, Mark, Moment, Publish, Question, Searchable, State, Work
+from engine.core.secret import hides, is_secret, shapes_of
 from engine.core.steps import Call, Step, careful_writer
 
 E = TypeVar("E", bound=Event)
@@ -241,13 +243,17 @@ def attributes(state: type[State]) -> dict[str, tuple[type[State], Any]]:
     return found
 
 
-def _searchable(model: type[BaseModel], path: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+def searchable(
+    model: type[BaseModel], path: str = "", depth: int = 0, *, hidden: bool = False
+) -> Iterator[tuple[str, str, bool]]:
+    """(name, path, whether it is secret) of the fields marked `Searchable`, in a model and in models in it."""
     for name, field in model.model_fields.items():
         where = f"{path}.{name}" if path else name
+        secret = hidden or is_secret(field.metadata)
         if any(m is Searchable or isinstance(m, Searchable) for m in field.metadata):
-            yield name, where
+            yield name, where, secret or hides(shapes_of(field.annotation))
         elif depth < DEEP and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _searchable(field.annotation, where, depth + 1)
+            yield from searchable(field.annotation, where, depth + 1, hidden=secret)
 
 
 def state_spec(state: type[State]) -> StateSpec:
@@ -300,7 +306,7 @@ def state_spec(state: type[State]) -> StateSpec:
         ignores=frozenset(e.__name__ for e in state.ignores),
         read=state.__pydantic_validator__.validate_json,
         write=_state_writer(state),
-        searchable=tuple({n: (n, attrgetter(p)) for n, p in _searchable(state)}.values()),
+        searchable=tuple({n: (n, attrgetter(p)) for n, p, _ in searchable(state)}.values()),
     )
 
 
@@ -343,7 +349,8 @@ class Workflow(Generic[E]):
     `start` makes the first state of the event that begins a run. `version` counts changes of what is stored, and
     `migrate` says how a state of an older version is read: its name then, and a function of its stored fields.
     `on_key` overrides, for this workflow, which field of an event holds the key. `budget` bounds what its runs may
-    use; of two workflows that wait at a limit, the one of lower `priority` goes first.
+    use; of two workflows that wait at a limit, the one of lower `priority` goes first. With `content` the records, and
+    what is exported of them, tell what comes in: the data of events and results, but for what is marked `Secret`.
 
     Raises:
         DefinitionError: with every problem of the definition.
@@ -360,11 +367,12 @@ class Workflow(Generic[E]):
         on_key: Mapping[type[Event], str] | None = None,
         budget: Budget | None = None,
         priority: int = 0,
+        content: bool = False,
     ) -> None:
         from engine.core import checks  # noqa: PLC0415 - checks read definitions
 
         self.name, self.start, self.version = name, start, version
-        self.budget, self.priority = budget, priority
+        self.budget, self.priority, self.content = budget, priority, content
         self.migrate = dict(migrate or {})
         self.on_key = {event.__name__: path for event, path in (on_key or {}).items()}
         self.listed = {state.__name__: state for state in checks.classes(states)}
@@ -440,13 +448,19 @@ class Workflow(Generic[E]):
     def code(self) -> str:
         """12 hex digits of what folds: the modules of states, start and events, and how often steps are tried."""
         modules = self._modules() | {event.__module__ for event in self.events.values()}
-        digest = hashlib.blake2b(f"{self.name} {self.version} {RECORDS}".encode(), digest_size=6)
+        written = f"{RECORDS}{' content' if self.content else ''}"
+        digest = hashlib.blake2b(f"{self.name} {self.version} {written}".encode(), digest_size=6)
         for name, step in sorted(self.steps.items()):
             digest.update(f"{name} {step.retry} {step.total} {step.spends or ''}".encode())
         digest.update(f"{self.budget or ''}".encode())
         for name in sorted(modules):
             digest.update(_source(name))
         return digest.hexdigest()
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What its records may tell of what comes in."""
+        return Contents(self)
 
     def key_path(self, event: str) -> str:
         """Where `event` holds the key of this workflow's runs; empty: only beside it."""

@@ -494,6 +494,7 @@ class Fold:
                 late=self.place.at - self.at if cause == "timer" else 0,
                 starts=len([c for c in self.commands[commands:] if type(c) is StartCall]),
                 dropped=tuple(self.dropped),
+                content=workflow.contents.of(entry, before) if workflow.content and not ignored else NOTHING,
                 **{**told_by(entry), **self.told},
             )
         )

@@ -31,7 +31,7 @@ _PASSED_ON = (HandlerTimeout, KeyboardInterrupt, GeneratorExit)
 def quick_start(workflow: Workflow[Any], entry: EventEntry, place: Place, rules: Rules) -> Reaction | None:
     """The first entry of a run; None: take the long way."""
     kind, starting = workflow.starts_on.get(entry.type), workflow.starting
-    if kind is None or starting.takes_context:
+    if kind is None or starting.takes_context or workflow.content:
         return None
     try:
         answer = starting.function(kind.__pydantic_validator__.validate_json(bytes(entry.data)))
@@ -59,7 +59,7 @@ def quick_result(
     workflow: Workflow[Any], snap: Snapshot, entry: ResultEntry, place: Place, rules: Rules
 ) -> Reaction | None:
     """The result that a state waits for; None: take the long way."""
-    if len(snap.calls) != 1 or len(snap.works) != 1 or not _at_rest(workflow, snap):
+    if len(snap.calls) != 1 or len(snap.works) != 1 or workflow.content or not _at_rest(workflow, snap):
         return None
     call, progress = snap.calls[0], snap.works[0]
     if call.id != entry.call or snap.run != entry.run or call.status != "running" or call.attempt != entry.attempt:

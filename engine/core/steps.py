@@ -270,6 +270,14 @@ class Step(Generic[I, O]):
         return typing.get_type_hints(self.function).get("return", Any) if self.gives is None else self.gives
 
     @cached_property
+    def annotations(self) -> tuple[Any, Any]:
+        """The types of input and output with all that `Annotated` says of them."""
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        first = next(iter(inspect.signature(self.function).parameters), "")
+        takes = hints.get(first, Any) if self.takes is None else self.takes
+        return takes, hints.get("return", Any) if self.gives is None else self.gives
+
+    @cached_property
     def output_type(self) -> TypeAdapter[O]:
         return TypeAdapter(self._returns)
 
