@@ -17,6 +17,8 @@ _PARENT, _USER, _SYSTEM, _USER_BELOW, _SYSTEM_BELOW = 1, 11, 12, 13, 14
 _TAIL = re.compile(r"[\s#/(_-]+\d[\d/#)]*$")
 _ROLES = {
     "redis-server": "redis",
+    "observability.exporter": "exporter",
+    "observability.metrics_server": "metrics",
     "engine.flink.driver": "driver",
     "PythonGatewayServer": "java",
     "StandaloneSession": "java jobmanager",
