@@ -51,6 +51,7 @@ from engine.settings import Settings, show_size
 from engine.view.database import ViewDamaged
 from engine.view.follower import Follower
 from engine.view.projector import Projector
+from engine.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,8 +117,10 @@ class Supervisor:
 
         """
         self._loaded, self._app, self._application = loaded, app, application
-        self._observer, self._accept, self._restore = observer, accept, restore
         self._folder = DataFolder(self.settings.data)
+        last = self._folder.read_engine()
+        observer = Vitals(observer, self._folder.path, died=last is not None and not last.stopped)
+        self._observer, self._accept, self._restore = observer, accept, restore
         self._archive = Archive(self._folder.archive)
         self._server = None if self.settings.log else EmbeddedRedis(self.settings.data, self.settings.fsync)
         self._happenings: queue.SimpleQueue[Facts] = queue.SimpleQueue()
@@ -225,6 +228,9 @@ class Supervisor:
             handler_timeout_ms=_ms(settings.handler_timeout),
             early_hold_ms=_ms(settings.early_hold),
             retention_ms=_ms(settings.retention),
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+            metrics=bool(settings.metrics),
         )
 
     def _run_helpers(self) -> None:
