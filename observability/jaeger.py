@@ -244,6 +244,11 @@ class Comparison(Struct):
     names: list[str] = []
     """The first ten that do not agree, and why."""
 
+    def name(self, span: Span, why: str) -> None:
+        """Name a span that is not as it should be, if there is room."""
+        if len(self.names) < _NAMED:
+            self.names.append(f"{span.name} (trace {span.trace}, span {span.id}): {why}")
+
     @property
     def differing(self) -> int:
         """Spans that do not agree."""
@@ -266,16 +271,23 @@ def compare(expected: Expected, reader: JaegerReader) -> Comparison:
     for trace, held in reader.traces(expected.traces):
         told.warnings += held.warnings
         told.foreign += sum(not _same(sorted(each.items()), sorted(expected.resource)) for each in held.resources)
-        without = _compare_trace(expected.traces[trace], held.spans, told)
+        _compare_trace(expected.traces[trace], held.spans, told)
+        without = _without_parent(held.spans)
         if trace in still_open:
-            told.early += without
-        else:
-            told.orphans += without
+            told.early += len(without)
+            continue
+        told.orphans += len(without)
+        for span in without:
+            told.name(span, f"its parent {span.parent} is not there")
     return told
 
 
-def _compare_trace(expected: Sequence[Span], found: Sequence[Span], told: Comparison) -> int:
-    """Compare one trace; how many spans have no parent in it."""
+def _without_parent(found: Sequence[Span]) -> list[Span]:
+    there = {span.id for span in found}
+    return [span for span in found if span.parent and span.parent not in there]
+
+
+def _compare_trace(expected: Sequence[Span], found: Sequence[Span], told: Comparison) -> None:
     wanted = {span.id: as_shown(span) for span in expected}
     copies = Counter(span.id for span in found)
     told.expected += len(wanted)
@@ -293,9 +305,8 @@ def _compare_trace(expected: Sequence[Span], found: Sequence[Span], told: Compar
     told.different += len(wrong)
     by_id = {span.id: span for span in (*found, *expected)}
     why = {**dict.fromkeys(missing, "it is missing"), **dict.fromkeys(unexpected, "the log does not know it"), **wrong}
-    for id in sorted(why)[: _NAMED - len(told.names)]:
-        told.names.append(f"{by_id[id].name} (trace {by_id[id].trace}, span {id}): {why[id]}")
-    return sum(bool(span.parent) and span.parent not in copies for span in found)
+    for id in sorted(why):
+        told.name(by_id[id], why[id])
 
 
 def as_shown(span: Span) -> Span:

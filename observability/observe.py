@@ -235,12 +235,11 @@ def see_spans(stack: Stack, data: Path, seen: Seen, progress: Progress) -> None:
         resource = resource_of(journal.header.log_id)
         expected = Expected.of(_records(journal), Projection(journal.header), resource)
     seen.runs, seen.episodes = expected.runs, expected.episodes
-    reader = JaegerReader(stack.jaeger.url)
-    seen.spans = compare(expected, reader)
+    seen.spans = compare(expected, JaegerReader(stack.jaeger.url))
     progress.say("emptying Jaeger, and exporting all of the log again")
     stack.jaeger.restart()
     _export(data, stack, "--from-start")
-    seen.again = compare(expected, reader)
+    seen.again = compare(expected, JaegerReader(stack.jaeger.url))
 
 
 def _records(journal: Journal) -> Iterable[Record]:

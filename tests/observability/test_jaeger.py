@@ -238,6 +238,7 @@ def test_what_is_missing_unknown_doubled_or_without_parent_is_counted(empty: Jae
         "name is 'another body' in place of 'a span'",
         "the log does not know it",
         "it is missing",
+        "its parent 00000000000000ff is not there",
     ]
 
 
