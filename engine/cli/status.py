@@ -11,8 +11,11 @@ from engine.cli.gates import gate_facts, gate_words
 from engine.cli.output import cell, console, emit, rfc3339, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.data_folder import DataFolder, Pids
     from engine.gauges import Figures
+    from engine.instruments import Readings
     from engine.log.lease import Lease
     from engine.log.redis_log import RedisLog
     from engine.settings import Settings
@@ -50,15 +53,16 @@ def status(
 
 
 def gather(settings: Settings, folder: DataFolder, log: RedisLog, url: str) -> dict[str, Any]:
-    """Everything that `status` tells, as JSON has it."""
-    from engine.gauges import Gauges
-    from engine.limits import read_gates
+    """Everything that `status` tells, as JSON has it: the numbers are those of the metrics, read in the same way."""
+    from engine.gauges import Figures
+    from engine.instruments import Instruments
     from engine.log.server import describe
 
-    server, lease, note = describe(url), log.lease(), folder.read_engine()
-    with Gauges(log, url, folder.view) as gauges:
-        figures = gauges.read()
-    gates = [gate for gate in read_gates(url) if gate.waiting or gate.is_shut]
+    server, lease = describe(url), log.lease()
+    with Instruments(log, url, settings.data, exports=bool(settings.otlp)) as instruments:
+        readings = instruments.read_whole()
+    note, figures = readings.engine, readings.figures or Figures()
+    gates = [gate for gate in readings.gates or () if gate.waiting or gate.is_shut]
     header = log.header
     checkpoint = folder.newest_checkpoint()
     return {
@@ -90,6 +94,46 @@ def gather(settings: Settings, folder: DataFolder, log: RedisLog, url: str) -> d
         "lag_ms": figures.lag_ms,
         "lag": _lags(figures),
         "gates": [gate_facts(gate) for gate in gates],
+        **_measured(readings),
+    }
+
+
+def _measured(readings: Readings) -> dict[str, Any]:
+    """What the metrics tell besides."""
+    vitals, found = readings.vitals, readings.found
+    runs = readings.engine is not None and readings.engine.runs
+    return {
+        "up": readings.is_up,
+        "restarts": vitals.restarts if vitals else 0,
+        "checkpoints_failed": vitals.checkpoints_failed if vitals else 0,
+        "checkpoint_age_ms": readings.checkpoint_age_ms if runs else None,
+        "view_lag_ms": readings.view_lag_ms,
+        "timers_overdue": found.overdue if found else None,
+        "oldest": [
+            {"workflow": workflow, "state": state, "since": rfc3339(since)}
+            for (workflow, state), since in sorted(found.oldest.items())
+        ]
+        if found
+        else None,
+        "budgets": readings.budgets,
+        "exporter": _exporter(readings),
+        "flink_metrics": list(vitals.flink) if vitals and runs else [],
+    }
+
+
+def _exporter(readings: Readings) -> dict[str, Any] | None:
+    signs = readings.exporter
+    if signs is None:
+        return None
+    return {
+        "up": readings.exporter_is_up,
+        "endpoint": signs.endpoint,
+        "lag_ms": readings.exporter_lag_ms,
+        "lag_records": signs.lag_records,
+        "sent": signs.sent,
+        "refused": signs.refused,
+        "failures": signs.failures,
+        "last_error": signs.last_error or None,
     }
 
 
@@ -129,13 +173,14 @@ def _draw(facts: dict[str, Any]) -> None:
         ("processes", processes or "-"),
         ("log", f"{cell(log['url'])}, {log['partitions']} partitions, lapse {log['lapse']:g}"),
         ("redis", f"{log['redis_version']}, {_safety(log)}, {log['memory'] / (1 << 20):,.1f} MB in use"),
-        ("checkpoint", facts["last_checkpoint"] or "none yet"),
-        ("view as of", facts["as_of"] or "-"),
+        ("checkpoint", _checkpoint(facts)),
+        ("view as of", f"{facts['as_of'] or '-'}{_behind(facts['view_lag_ms'])}"),
         ("runs", ", ".join(f"{count:,} {name}" for name, count in facts["runs"].items()) or "none"),
         ("halted", f"{facts['halted']:,}"),
         ("dead letters", f"{facts['dead_letters']:,}"),
         ("lag", f"{facts['lag_ms'] / 1000:.1f} s"),
     ]
+    rows += [(name, words) for name, words in _more(facts) if words]
     for name, words in rows:
         out.print(f"{name:13}{words}")
     for gate in facts["gates"]:
@@ -145,6 +190,29 @@ def _draw(facts: dict[str, Any]) -> None:
         out.print()
         columns = ["partition", "tail", "passed", "behind_ms"]
         table(columns, [[lag[name] for name in columns] for lag in behind])
+
+
+def _checkpoint(facts: dict[str, Any]) -> str:
+    words = facts["last_checkpoint"] or "none yet"
+    if facts["checkpoint_age_ms"] is not None:
+        words += f", {facts['checkpoint_age_ms'] / 1000:.0f} s ago"
+    return words + (f", {facts['checkpoints_failed']:,} failed" if facts["checkpoints_failed"] else "")
+
+
+def _more(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    overdue = {name: count for name, count in (facts["timers_overdue"] or {}).items() if count}
+    yield "restarts", f"{facts['restarts']:,} after a death" if facts["restarts"] else ""
+    yield "timers", ", ".join(f"{count:,} overdue in {cell(name)}" for name, count in overdue.items())
+    yield "budgets", ", ".join(f"{cell(name)} {ratio:.0%}" for name, ratio in facts["budgets"].items())
+    if (exporter := facts["exporter"]) is not None:
+        state = f"{exporter['sent']:,} spans to {cell(exporter['endpoint'] or 'nobody yet')}"
+        state += f", {exporter['refused']:,} refused" if exporter["refused"] else ""
+        state += _behind(exporter["lag_ms"]) if exporter["up"] else "; [red]it does not run[/red]"
+        yield "traces", state + (f"; {cell(exporter['last_error'])}" if exporter["last_error"] else "")
+
+
+def _behind(lag_ms: int | None) -> str:
+    return f", {lag_ms / 1000:.1f} s behind" if lag_ms else ""
 
 
 def _safety(log: dict[str, Any]) -> str:
