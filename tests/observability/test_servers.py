@@ -109,14 +109,14 @@ def test_prometheus_on_path_needs_its_promtool(cache: Path, path: Path) -> None:
 
 def test_a_named_program_wins_and_must_serve(cache: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(path / "jaeger", "v2.14.1")
-    own = program(path / "mine", "v2.9.0")
+    own = program(path / "mine", "v2.13.0")
     monkeypatch.setenv("LONGWATCH_JAEGER", str(own))
     found = install.find(JAEGER)
     assert found is not None
     assert (found.server, found.origin) == (own, "LONGWATCH_JAEGER")
 
     program(own, "v1.76.0")
-    with pytest.raises(ServerMissing, match=r"LONGWATCH_JAEGER=.*it is 1.76.0, and 2.4 or newer is wanted"):
+    with pytest.raises(ServerMissing, match=r"LONGWATCH_JAEGER=.*it is 1.76.0, and 2.13 or newer is wanted"):
         install.find(JAEGER)
 
     own.unlink()
@@ -230,6 +230,16 @@ def test_a_jaeger_listens_on_loopback_only_and_ends(installed: Callable[[Tool], 
     assert {address for address, _ in listening} == {"0100007F"}
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_jaeger_that_is_started_again_is_where_it_was(installed: Callable[[Tool], Installed], tmp_path: Path) -> None:
+    with Jaeger(tmp_path, installed=installed(JAEGER)) as jaeger:
+        before = (jaeger.url, jaeger.otlp(), jaeger.otlp("grpc"), jaeger.pid)
+        jaeger.restart()
+        after = (jaeger.url, jaeger.otlp(), jaeger.otlp("grpc"), jaeger.pid)
+
+    assert before[:3] == after[:3]
+    assert before[3] != after[3]
 
 
 def test_a_server_that_does_not_come_up_shows_its_last_words(tmp_path: Path) -> None:
