@@ -108,7 +108,11 @@ def _holds_up(made: Board) -> None:
         Ask("max by (task_name) (flink_taskmanager_job_task_backPressuredTimeMsPerSecond)", "{{task_name}}", _NO_FLINK),
     )
     made.add(
-        house.lines("Busy", "Part of each second that a task worked.", "ms"),
+        house.lines(
+            "Busy",
+            "Part of each second that a task worked. The partition engine counts as busy while it waits, too.",
+            "ms",
+        ),
         Ask("max by (task_name) (flink_taskmanager_job_task_busyTimeMsPerSecond)", "{{task_name}}", _NO_FLINK),
     )
     made.add(
