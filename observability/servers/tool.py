@@ -90,7 +90,10 @@ PROMETHEUS: Final = Tool(
     tags="remove_all_sd",
     link="-s -w -X github.com/prometheus/common/version.Version=3.9.1",
 )
-"""The module is v0.309.1; Debian's 2.42 was tried with all boards and alerts too. Without its finders of services in clouds (`remove_all_sd`) it is half the work."""
+"""The module is v0.309.1; Debian's 2.42 was tried with all boards and alerts too.
+
+Without its finders of services in clouds (`remove_all_sd`) it is half the work.
+"""
 
 TOOLS: Final = {tool.name: tool for tool in (JAEGER, PROMETHEUS)}
 
