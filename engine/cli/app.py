@@ -37,6 +37,8 @@ PANELS: Final = {
         "list": "engine.cli.query",
         "show": "engine.cli.query",
         "history": "engine.cli.query",
+        "trace": "engine.cli.trace",
+        "lineage": "engine.cli.lineage",
     },
     "Answer what runs ask": {
         "inbox": "engine.cli.inbox",

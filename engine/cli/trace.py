@@ -1,0 +1,230 @@
+"""`longwatch trace`: where a run spent its time, what it asked and what that cost, told from the log alone."""
+
+from __future__ import annotations
+
+import contextlib
+import time as clock
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.cli import options
+from engine.cli.output import cell, complain, console, emit, line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.core.record import Record
+    from engine.journal import Journal
+    from engine.session import Session
+    from engine.settings import Settings
+    from engine.view.view import RunRow
+    from observability.projection import Projection
+    from observability.span import Span
+    from observability.trace_tree import EpisodeNode, RunNode
+
+JAEGER = "http://127.0.0.1:16686"
+HEX = set("0123456789abcdef")
+TRACE_DIGITS = 32
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("trace")(trace)
+
+
+def trace(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="[WORKFLOW/]KEY|TRACE", help="The run, or the 32 digits of a trace.", show_default=False
+        ),
+    ] = "",
+    *,
+    workflow: Annotated[str, typer.Option("--workflow", metavar="NAME", help="The run of this workflow.")] = "",
+    run: Annotated[
+        str, typer.Option("--run", metavar="RUN_ID", help="An earlier run of the key; its first digits are enough.")
+    ] = "",
+    episode: Annotated[
+        str,
+        typer.Option("--episode", metavar="SEQ|TRACE", help="One episode span by span: a number out of the history."),
+    ] = "",
+    otlp: Annotated[
+        Path | None,
+        typer.Option("--otlp", metavar="FILE", help="Write the spans as OTLP: JSON where it ends so, else protobuf."),
+    ] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="Send the spans to the collector, again if need be.")
+    ] = False,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="The collector. [default: the setting `otlp`]")
+    ] = None,
+    opens: Annotated[bool, typer.Option("--open", help="Open the trace in Jaeger, and print its address.")] = False,
+    jaeger: Annotated[str, typer.Option("--jaeger", metavar="URL", help="Jaeger's page.")] = JAEGER,
+    every: Annotated[bool, typer.Option("--all", help="All runs, by the rule; with --export or --otlp.")] = False,
+    since: Annotated[
+        str, typer.Option("--since", metavar="WHEN", help="With --all: records from then on, as 2026-03-01 or 30d.")
+    ] = "",
+    until: Annotated[str, typer.Option("--until", metavar="WHEN", help="With --all: records before then.")] = "",
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="With --all: which runs. [default: the setting `trace_rule`]")
+    ] = None,
+    data: options.Data = None,
+    log: options.Log = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show where a run spent its time, what it called and what that cost: from the log alone, without a server.
+
+    Under the run stand its visits of states, under these the episodes (what one event, timer or order set off), with
+    calls, attempts, turns of models, tools. `--export` sends the trace of one run whatever the rule for traces says;
+    `--all` sends a stretch of time again, by the rule.
+
+    Example: `longwatch trace 4711`, or `longwatch trace --all --since 30d --export`
+    """
+    settings = options.settings(data=data, log=log, otlp=endpoint, trace_rule=rule)
+    if every:
+        from engine.cli.trace_export import export_all
+
+        if target or not (export or otlp):
+            raise typer.BadParameter("--all goes without a run, and with --export or --otlp FILE", param_hint="--all")
+        export_all(settings, since, until, otlp, workflow=workflow, export=export, as_json=as_json)
+        return
+    if not target:
+        raise typer.BadParameter("say which run, or --all", param_hint="[WORKFLOW/]KEY|TRACE")
+    with _opened(settings) as (session, journal):
+        row, found = find(session, target, workflow, run)
+        records = journal.records(row)
+        now = journal.header.log_time(int(clock.time() * 1000))
+        shown = episode or found
+        node, one = _told(records, row, shown)
+        address = f"{jaeger.rstrip('/')}/trace/{one.trace if one else node.trace}"
+        if export or otlp:
+            from engine.cli.trace_export import export_run
+
+            export_run(settings, journal.header, _of(records, one), otlp, export=export, as_json=as_json)
+        elif not opens:
+            _show(journal, records, node, one, now, as_json=as_json)
+    if opens:
+        _open(address)
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[Session, Journal]]:
+    from engine.journal import Journal
+    from engine.session import Session
+
+    with Session(settings) as session:
+        session.refresh(start=True)
+        yield session, Journal(session)
+
+
+def find(session: Session, target: str, workflow: str = "", run: str = "") -> tuple[RunRow, str]:
+    """The run that is meant, and the first record of the episode if a trace's name said so.
+
+    Raises:
+        UnknownRun, AmbiguousKey: there is none, or several.
+    """
+    from engine.reports import AmbiguousKey, UnknownRun
+
+    view = session.view
+    head, slash, rest = target.partition("/")
+    if run:
+        rows = view.all_of_key(target, workflow) + (view.all_of_key(rest, head) if slash else [])
+        rows = [row for row in rows if row.run_id.startswith(run)]
+    else:
+        rows = view.of_key(target, workflow) + (view.of_key(rest, head) if slash else [])
+    if len(rows) > 1:
+        names = ", ".join(f"{row.workflow}/{row.key}" for row in rows)
+        raise AmbiguousKey(f"{target!r} names {len(rows)} runs: {names}; write one of these")
+    if rows:
+        return rows[0], ""
+    if not run and len(target) == TRACE_DIGITS and set(target.lower()) <= HEX:
+        return _by_trace(session, target.lower())
+    raise UnknownRun(f"there is no run {target!r}{f' {run}' if run else ''}; `longwatch list` shows those there are")
+
+
+def _by_trace(session: Session, name: str) -> tuple[RunRow, str]:
+    """The run whose trace has this name.
+
+    Raises:
+        UnknownRun: none has.
+    """
+    from engine.reports import UnknownRun
+    from observability.trace_tree import runs_of_trace
+
+    rows: dict[str, RunRow] = {}
+
+    def runs() -> Iterator[tuple[str, int]]:
+        for row in session.view.every():
+            rows.clear()
+            rows[row.run_id] = row
+            yield row.run_id, row.seq
+
+    found = runs_of_trace(name, runs())
+    if found is None:
+        raise UnknownRun(
+            f"no run of this log has begun the trace {name}; one that came with an event goes by the name that its "
+            "sender gave it: its spans say workflow.key"
+        )
+    return rows[found[0]], str(found[1]) if found[1] else ""
+
+
+def _told(records: list[Record], row: RunRow, wanted: str) -> tuple[RunNode, EpisodeNode | None]:
+    """The run's tree, and the episode that is wanted.
+
+    Raises:
+        UnknownRun: its records are gone, or it has no such episode.
+    """
+    from engine.reports import UnknownRun
+    from observability.trace_tree import episode_in, tree_of
+
+    if not records:
+        raise UnknownRun(f"the journal has no record of {row.workflow}/{row.key} any more")
+    node = tree_of(records)
+    one = episode_in(node, wanted) if wanted else None
+    if wanted and one is None:
+        raise UnknownRun(f"{row.workflow}/{row.key} has no episode {wanted!r}; `longwatch trace` shows its numbers")
+    return node, one
+
+
+def _of(records: list[Record], one: EpisodeNode | None) -> list[Record]:
+    """The records of an episode, or all."""
+    return records if one is None else [r for r in records if (r.episode.seq if r.episode else r.seq) == one.seq]
+
+
+def _show(
+    journal: Journal, records: list[Record], node: RunNode, one: EpisodeNode | None, now: int, *, as_json: bool
+) -> None:
+    import msgspec
+
+    from engine.cli.trace_shape import draw_episode, draw_run
+    from observability.projection import Projection
+
+    spans = _spans(Projection(journal.header), _of(records, one), one) if one is not None else []
+    if as_json:
+        told = msgspec.to_builtins(one if one is not None else node)
+        emit({**told, "spans": msgspec.to_builtins(spans)} if one is not None else told)
+    elif one is not None:
+        draw_episode(node, one, spans)
+    else:
+        draw_run(node, now)
+    if node.missing and not as_json:
+        complain(f"{node.missing} records before these are not in the journal any more")
+
+
+def _spans(projection: Projection, records: list[Record], one: EpisodeNode) -> list[Span]:
+    return [span for record in records for span in projection.spans(record) if span.trace == one.trace]
+
+
+def _open(address: str) -> None:
+    """Print an address, and open it where there is a browser."""
+    import os
+    import webbrowser
+
+    line(address)
+    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("BROWSER"):
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(address)
+    else:
+        console().print(f"[dim]{cell('no browser here: open it on your own machine')}[/dim]")
