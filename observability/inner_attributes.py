@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
+from engine.core.secret import WORD
 from engine.llm.scrubbing import scrubbed
 from observability.inner_span import Value
 
@@ -58,20 +61,28 @@ def is_chat(attributes: Mapping[str, Any] | None) -> bool:
     return attributes is not None and attributes.get("gen_ai.operation.name") in CHATS
 
 
-def attributes_of(attributes: Mapping[str, Any], *, content: bool) -> dict[str, Value]:
+def forms_of(secrets: Collection[str]) -> tuple[str, ...]:
+    """These texts as they are, in addresses, and in JSON; the longest first."""
+    found = {form for text in secrets for form in (text, quote(text), quote_plus(text), json.dumps(text)[1:-1])}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def attributes_of(attributes: Mapping[str, Any], *, content: bool, secrets: Sequence[str] = ()) -> dict[str, Value]:
     """The attributes that are recorded."""
     found: dict[str, Value] = {}
     for key, value in attributes.items():
         if len(found) == MOST:
             break
         if content or not _is_content(key):
-            found[clean(key, LONGEST_KEY)] = _value(value)
+            found[clean(key, LONGEST_KEY, secrets)] = _value(value, secrets)
     return found
 
 
-def clean(text: str, most: int = LONGEST) -> str:
-    """Text that can be written as UTF-8, cut, and without what looks like a secret."""
+def clean(text: str, most: int = LONGEST, secrets: Sequence[str] = ()) -> str:
+    """Text that can be written as UTF-8, cut, and without what is a secret or looks like one."""
     text = str(text)
+    for secret in secrets:
+        text = text.replace(secret, WORD)
     if len(text) > most:
         text = text[: most - len(MARK)] + MARK
     if not text.isascii():
@@ -89,22 +100,22 @@ def _is_content(key: str) -> bool:
     return key in CONTENT or key.startswith(CONTENT_PREFIXES)
 
 
-def _value(value: object) -> Value:
+def _value(value: object, secrets: Sequence[str]) -> Value:
     if isinstance(value, bytes):
-        return clean(value[:LONGEST].decode(errors="backslashreplace"))
+        return clean(value.decode(errors="backslashreplace"), secrets=secrets)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return _list(value)
-    return _plain(value)
+        return _list(value, secrets)
+    return _plain(value, secrets)
 
 
-def _list(values: Sequence[object]) -> Value:
-    found: list[Any] = [_plain(value) for value in values[:MOST_IN_A_LIST]]
+def _list(values: Sequence[object], secrets: Sequence[str]) -> Value:
+    found: list[Any] = [_plain(value, secrets) for value in values[:MOST_IN_A_LIST]]
     if len({type(value) for value in found}) > 1:
         found = [str(value) for value in found]
     return found
 
 
-def _plain(value: object) -> str | bool | int | float:
+def _plain(value: object, secrets: Sequence[str]) -> str | bool | int | float:
     """What is of no other type, or cannot be sent as what it is, becomes text."""
     match value:
         case bool():
@@ -114,4 +125,4 @@ def _plain(value: object) -> str | bool | int | float:
         case float() if math.isfinite(value):
             return float(value)
         case _:
-            return clean(str(value))
+            return clean(str(value), secrets=secrets)

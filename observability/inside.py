@@ -12,7 +12,9 @@ has set up goes on beside it. An attempt in which nobody traces costs two object
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 from contextvars import Token
+from functools import cached_property
 from os import environ
 from threading import RLock
 from typing import Final, Self
@@ -27,7 +29,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from observability.collected import Collected
-from observability.inner_attributes import attributes_of, clean, is_chat
+from observability.inner_attributes import attributes_of, clean, forms_of, is_chat
 from observability.inner_span import InnerSpan
 from observability.instrumentations import instrument
 
@@ -64,26 +66,14 @@ class Place(NonRecordingSpan):
 class Around:
     """`engine.flink.inside.Around`: one attempt or one part of it."""
 
-    __slots__ = (
-        "_found",
-        "_token",
-        "attempt",
-        "baggage",
-        "content",
-        "is_kept",
-        "is_over",
-        "model",
-        "trace",
-        "tracestate",
-    )
-
     def __init__(
         self,
         trace: str,
         tracestate: str,
         baggage: str,
         *,
-        content: bool,
+        content: bool = False,
+        secrets: Callable[[], Collection[str]] = tuple,
         model: bool = False,
         attempt: Around | None = None,
     ) -> None:
@@ -94,6 +84,7 @@ class Around:
         self.is_over = self.is_kept = False
         self._token: Token[Context] | None = None
         self._found: Collected | None = None
+        self._secrets = secrets
 
     @property
     def trace_id(self) -> int:
@@ -121,7 +112,15 @@ class Around:
 
     def part(self, trace: str, *, model: bool) -> Around:
         """See `engine.flink.inside.Around`."""
-        return Around(trace, self.tracestate, self.baggage, content=self.content, model=model, attempt=self)
+        return Around(
+            trace,
+            self.tracestate,
+            self.baggage,
+            content=self.content,
+            secrets=self._secrets,
+            model=model,
+            attempt=self,
+        )
 
     def drain(self) -> bytes:
         """See `engine.flink.inside.Around`."""
@@ -144,6 +143,11 @@ class Around:
         if self._found is None:
             self._found = Collected(self.id)
         return self._found
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """What may not be told, in each form that it is sent in; the longest first."""
+        return forms_of(self._secrets())
 
     @property
     def taker(self) -> Around | None:
@@ -222,7 +226,7 @@ class Collector(SpanProcessor):
         owner = self._owners.get(span.context.span_id)
         if owner is not None:
             told = owner.model and is_chat(span.attributes)  # the kept part itself is the request to the model
-            owner.collected.end(span.context.span_id, None if told else _inner(span, content=owner.content))
+            owner.collected.end(span.context.span_id, None if told else _inner(span, owner))
 
 
 collector: Final = Collector()
@@ -244,9 +248,11 @@ class Inside:
                 names = instrument(_tells)
                 logger.info("traced inside steps: %s", ", ".join(names) or "what traces itself")
 
-    def around(self, trace: str, tracestate: str, baggage: str, *, content: bool) -> Around:
+    def around(
+        self, trace: str, tracestate: str, baggage: str, *, content: bool, secrets: Callable[[], Collection[str]]
+    ) -> Around:
         """See `engine.flink.inside.Inside`."""
-        return Around(trace, tracestate, baggage, content=content)
+        return Around(trace, tracestate, baggage, content=content, secrets=secrets)
 
 
 def _tells() -> bool:
@@ -268,18 +274,18 @@ def _listen() -> None:
         logger.warning("spans inside steps are not recorded: %r is no provider of OpenTelemetry's SDK", provider)
 
 
-def _inner(span: ReadableSpan, *, content: bool) -> InnerSpan:
-    scope = span.instrumentation_scope
+def _inner(span: ReadableSpan, owner: Around) -> InnerSpan:
+    scope, secrets = span.instrumentation_scope, owner.secrets
     return InnerSpan(
         f"{span.context.span_id:016x}",
         f"{span.parent.span_id:016x}" if span.parent is not None else "",
-        clean(span.name, LONGEST_NAME),
+        clean(span.name, LONGEST_NAME, secrets),
         span.kind.value,
         span.start_time or 0,
         span.end_time or 0,
         span.status.status_code.value,
-        clean(span.status.description or "", LONGEST_MESSAGE),
-        attributes_of(span.attributes or {}, content=content),
+        clean(span.status.description or "", LONGEST_MESSAGE, secrets),
+        attributes_of(span.attributes or {}, content=owner.content, secrets=secrets),
         len(span.events),
         clean(scope.name, LONGEST_NAME) if scope is not None else "",
     )

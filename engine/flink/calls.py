@@ -36,7 +36,7 @@ from engine.core.partition import partition_of
 from engine.core.steps import NeverAgain, Step, StepHalts, TryAgain
 from engine.flink.attempt import Attempt, AttemptId, Flight, Request, Said, wall_ms, written
 from engine.flink.entrance import BLOCKING_THREADS, Entrance, Passes
-from engine.flink.inside import NOTHING, Inside, load_inside, spans_of
+from engine.flink.inside import NOTHING, Inside, around, load_inside, spans_of
 from engine.flink.resources import Resources
 from engine.limits import OK, Outage, Pass
 from engine.log.protocol import Header
@@ -85,9 +85,7 @@ class Calls:
         self._pool: ThreadPoolExecutor | None = None
         self._resources = Resources(application.worker_resources())
         self._inside: Inside = NOTHING
-        self._telling = {
-            name for name, workflow in application.workflows.items() if getattr(workflow, "content", False)
-        }
+        self._telling = {name for name, workflow in application.workflows.items() if workflow.content}
         """Workflows whose content may be told."""
         self._swept = time.monotonic()
         self._failure: BaseException | None = None
@@ -247,8 +245,7 @@ class Calls:
             flight.passes = self._passed.pop(request.attempt, None)
         if not self._board(flight):
             return
-        content = request.workflow in self._telling
-        flight.around = self._inside.around(call.trace, call.tracestate, call.baggage, content=content)
+        flight.around = around(self._inside, call, step, content=request.workflow in self._telling)
         try:
             with flight.around:
                 await self._fly(step, flight)

@@ -7,17 +7,26 @@ collects the spans that are made meanwhile. They travel in the entry of the atte
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Callable, Collection
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from msgspec import Raw
 
 from engine.core.entry import NO_SPANS
+from engine.core.reaction import StartCall
+from engine.core.secret import Shapes, hides, shapes_of, texts_of
+from engine.core.steps import Step
 
 logger = logging.getLogger(__name__)
 
 GROUP: Final = "longwatch.inside"
+
+
+Secrets = Callable[[], Collection[str]]
 
 
 class Around(Protocol):
@@ -40,8 +49,16 @@ class Inside(Protocol):
     def start(self) -> None:
         """Get ready: before the first attempt of each worker."""
 
-    def around(self, trace: str, tracestate: str, baggage: str, *, content: bool) -> Around:
-        """What stands around an attempt: its `traceparent`, and whether prompts and answers may be told."""
+    def around(self, trace: str, tracestate: str, baggage: str, *, content: bool, secrets: Secrets) -> Around:
+        """What stands around an attempt.
+
+        Args:
+            trace: its `traceparent`; empty: it has no place in a trace.
+            tracestate: of the event that set it off; `baggage` likewise.
+            baggage: W3C baggage.
+            content: whether prompts and answers may be told.
+            secrets: the texts that may not be told in any case; asked when there is something to tell.
+        """
 
 
 class _Nothing:
@@ -50,8 +67,8 @@ class _Nothing:
     def start(self) -> None:
         """There is nothing to get ready."""
 
-    def around(self, trace: str, tracestate: str, baggage: str, *, content: bool) -> Around:
-        del trace, tracestate, baggage, content
+    def around(self, trace: str, tracestate: str, baggage: str, *, content: bool, secrets: Secrets) -> Around:
+        del trace, tracestate, baggage, content, secrets
         return self
 
     def __enter__(self) -> Self:
@@ -84,6 +101,16 @@ def load_inside() -> Inside:
     return NOTHING
 
 
+def around(inside: Inside, call: StartCall, step: Step[Any, Any], *, content: bool) -> Around:
+    """What stands around an attempt. Telemetry that fails costs no step."""
+    secrets = partial(secret_texts, step, call.input)
+    try:
+        return inside.around(call.trace, call.tracestate, call.baggage, content=content, secrets=secrets)
+    except Exception:
+        logger.exception("an attempt of %s is not traced", step.name)
+        return NOTHING
+
+
 def spans_of(around: Around) -> Raw:
     """What goes into an entry. Telemetry that fails costs no result."""
     try:
@@ -92,3 +119,16 @@ def spans_of(around: Around) -> Raw:
         logger.exception("the spans inside a step are lost")
         return NO_SPANS
     return Raw(found) if found else NO_SPANS
+
+
+def secret_texts(step: Step[Any, Any], input: Raw) -> frozenset[str]:
+    """What is secret in the input of an attempt, where the step's type marks it."""
+    shapes = _secret_shapes(step)
+    return frozenset(texts_of(json.loads(bytes(input)), shapes)) if shapes else frozenset()
+
+
+@lru_cache(maxsize=1024)
+def _secret_shapes(step: Step[Any, Any]) -> Shapes:
+    """Of its input; empty: there is nothing secret in it."""
+    shapes = shapes_of(step.annotations[0])
+    return shapes if hides(shapes) else ()

@@ -13,7 +13,7 @@ from engine import StepContext
 from engine.core.trace import traceparent
 from observability import collected, inner_attributes
 from observability.inner_span import read_inner
-from observability.inside import Inside
+from observability.inside import Around, Inside
 from tests.cli.pages import Page
 
 PAGE = Page("tracing-steps")
@@ -44,7 +44,7 @@ def test_the_pages_steps_ask_as_they_say(page: ModuleType) -> None:
 
 def test_the_pages_own_spans_are_collected(page: ModuleType) -> None:
     Inside().start()
-    with Inside().around(PLACE, "", "", content=False) as around:
+    with Around(PLACE, "", "") as around:
         assert asyncio.run(page.assess(["front", "rear"])) == 9
         spans, _ = read_inner(around.drain())
 

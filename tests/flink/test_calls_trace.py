@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -208,16 +207,3 @@ def test_without_a_trace_nothing_is_sent_and_nothing_is_told(calls: Calls, log: 
     assert "traceparent" not in listener.headers("/n/last")
     assert "traceparent" not in listener.headers("/n/third")
     assert not any(bytes(entry.spans) for entry in entries)
-
-
-def test_what_is_traced_is_told_once_in_the_log_file(
-    log: RedisLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Each subtask of an engine makes its own loop."""
-    for _ in range(2):
-        with caplog.at_level(logging.INFO):
-            calls = Calls(application, EmbeddedRedis(tmp_path).url, log.header)
-            calls.start()
-            calls.stop(seconds=10)
-
-    assert caplog.text.count("traced inside steps") <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import json
 import logging
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from engine.core.entry import ResultEntry, read_entry, write_entry
 from engine.core.ids import CallId, RunId
+from engine.core.secret import WORD
 from engine.core.trace import traceparent
 from observability.collected import CUT, MOST_BYTES, MOST_SPANS
 from observability.inner_attributes import LONGEST, MARK, MOST
@@ -56,8 +58,9 @@ def nothing_stays() -> Iterator[None]:
     assert not collector._owners
 
 
-def attempt(*, tracestate: str = "", baggage: str = "", content: bool = False) -> Around:
-    return Inside().around(traceparent(TRACE, ATTEMPT), tracestate, baggage, content=content)
+def attempt(*, tracestate: str = "", baggage: str = "", content: bool = False, secrets: tuple[str, ...] = ()) -> Around:
+    place = traceparent(TRACE, ATTEMPT), tracestate, baggage
+    return Inside().around(*place, content=content, secrets=lambda: secrets)
 
 
 def part_of(around: Around, span: str = PART, *, model: bool = False) -> Around:
@@ -107,7 +110,7 @@ def test_a_part_is_what_clients_hand_on_while_it_runs(tracer: Tracer) -> None:
 
 
 def test_an_attempt_without_a_trace_has_no_place_and_leaves_that_of_others(tracer: Tracer) -> None:
-    with attempt(), Inside().around("", "", "", content=False) as nowhere:
+    with attempt(), Around("", "", "") as nowhere:
         with tracer.start_as_current_span("alone"):
             pass
         found = trace.get_current_span()
@@ -404,6 +407,22 @@ def test_a_secret_in_an_address_is_not_told(tracer: Tracer) -> None:
     assert "page=2" in str(told.attributes["url.full"])
 
 
+def test_what_a_step_was_given_as_secret_is_not_told_in_any_form(tracer: Tracer) -> None:
+    secret = 'the "PIN" is 4711'
+    with attempt(secrets=(secret,), content=True) as around, part_of(around) as part:
+        with tracer.start_as_current_span(f"for {secret}") as span:
+            span.set_attribute("url.full", "https://example.com/?q=the%20%22PIN%22%20is%204711")
+            span.set_attribute("gen_ai.prompt", json.dumps({"text": secret}))
+            span.set_attribute("edge", "x" * (LONGEST - len(MARK) - 5) + secret)
+            span.set_attribute("list", [secret, "plain"])
+            span.set_attribute("bytes", secret.encode())
+        drained = part.drain().decode()
+
+    assert "4711" not in drained
+    assert "PIN" not in drained
+    assert drained.count(WORD) >= 4
+
+
 # -- models ----------------------------------------------------------------------------------------------------------
 
 
@@ -443,7 +462,7 @@ def test_an_agent_of_pydantic_ai_is_traced_without_what_is_said(content: bool) -
     Inside().start()
     agent = pydantic_ai.Agent(TestModel(custom_output_text="the answer"), instructions="the instructions")
     with attempt(content=content) as around:
-        agent.run_sync("the question")
+        asyncio.run(agent.run("the question"))
         told = around.drain().decode()
 
     assert {span.attributes["gen_ai.operation.name"] for span in spans_of(told.encode())} == {"invoke_agent", "chat"}
@@ -518,14 +537,15 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from observability.inside import Inside
+from observability.inside import Around, Inside
 from observability.inner_span import read_inner
 
 exporter, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
 trace.set_tracer_provider(provider)
 Inside().start()
-with Inside().around("00-" + "ab" * 16 + "-" + "11" * 8 + "-01", "", "", content=False) as around:
+Inside().start()
+with Around("00-" + "ab" * 16 + "-" + "11" * 8 + "-01", "", "") as around:
     with trace.get_tracer("mine").start_as_current_span("mine"):
         pass
     (told,), _ = read_inner(around.drain())
@@ -538,11 +558,11 @@ DISABLED = """
 import os
 os.environ["OTEL_SDK_DISABLED"] = "true"
 from opentelemetry import propagate, trace
-from observability.inside import Inside
+from observability.inside import Around, Inside
 Inside().start()
 Inside().start()
 sent = {}
-with Inside().around("00-" + "ab" * 16 + "-" + "11" * 8 + "-01", "", "", content=False) as around:
+with Around("00-" + "ab" * 16 + "-" + "11" * 8 + "-01", "", "") as around:
     propagate.inject(sent)
     with trace.get_tracer("mine").start_as_current_span("mine"):
         pass
