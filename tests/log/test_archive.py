@@ -48,6 +48,17 @@ def test_a_segment_is_gzip_and_json_lines_for_anybody(archive: Archive) -> None:
     assert json.loads(lines[3]) == {"position": place, "index": 3, "stamp": NOON, "bytes": "/w=="}
 
 
+def test_each_output_of_an_entry_is_found(archive: Archive) -> None:
+    items = [
+        Item(output_id(f"{NOON + i}-0", index), NOON + i, b'{"n":%d}' % index) for i in range(400) for index in range(3)
+    ]
+    list(archive.write("journal", 0, items))
+
+    assert [archive.get("journal", 0, each.id) for each in items[:4] + items[-4:]] == items[:4] + items[-4:]
+    assert [archive.get("journal", 0, each.id) for each in items[997:1003]] == items[997:1003]
+    assert archive.get("journal", 0, output_id(f"{NOON + 7}-0", 3)) is None
+
+
 documents = st.recursive(
     st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
 )
