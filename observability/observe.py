@@ -393,6 +393,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 data / "targets.json",
                 rules=rule_file(),
                 provide=None if options.check else provider(folder / "servers"),
+                protocol=load().settings.otlp_protocol,
                 known_ports=not options.check,
             )
             with stack:

@@ -66,6 +66,7 @@ def up(
         rules=rule_file(),
         provide=provide,
         otlp=settings.otlp,
+        protocol=settings.otlp_protocol,
         metrics=settings.metrics,
     )
     with stack:

@@ -12,6 +12,8 @@ from observability.servers.ports import LOOPBACK, free_ports
 from observability.servers.process import Server
 from observability.servers.tool import JAEGER, Installed
 
+Protocol = Literal["http/protobuf", "grpc"]
+
 WISHED: Final = (16686, 4318, 4317)
 """The ports that everybody knows: page and query API, OTLP by HTTP, OTLP by gRPC."""
 _ANY: Final = (0, 0, 0)
@@ -51,7 +53,7 @@ class Jaeger(Server):
         self._installed = self._installed or ensure(JAEGER)
         return self._installed
 
-    def otlp(self, protocol: Literal["http/protobuf", "grpc"] = "http/protobuf") -> str:
+    def otlp(self, protocol: Protocol = "http/protobuf") -> str:
         """The endpoint that spans are sent to."""
         return f"http://{LOOPBACK}:{self._grpc_port if protocol == 'grpc' else self._http_port}"
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Self
 
 from observability import names
 from observability.servers.grafana import Grafana, find_grafana
-from observability.servers.jaeger import Jaeger
+from observability.servers.jaeger import Jaeger, Protocol
 from observability.servers.ports import LOOPBACK, free_ports
 from observability.servers.prometheus import Prometheus
 
@@ -43,6 +43,7 @@ class Stack:
         rules: str = "",
         provide: Provide | None = None,
         otlp: str = "",
+        protocol: Protocol = "http/protobuf",
         metrics: str = "",
         known_ports: bool = True,
     ) -> None:
@@ -54,12 +55,13 @@ class Stack:
             rules: a file of alerts for Prometheus, its text.
             provide: called when there is a Grafana, before it is started; without it none is.
             otlp: a collector of the user's own: then no Jaeger is started.
+            protocol: how the engine sends traces.
             metrics: where the user wants the metrics; empty: on a free port.
             known_ports: take the ports that everybody knows where they are free.
 
         """
         self._folder, self._targets, self._rules, self._provide = folder, targets, rules, provide
-        self._collector, self._place, self._known = otlp, metrics, known_ports
+        self._collector, self._protocol, self._place, self._known = otlp, protocol, metrics, known_ports
         self._started = ExitStack()
         self.jaeger: Jaeger | None = None
         self.prometheus: Prometheus
@@ -68,7 +70,7 @@ class Stack:
     @property
     def otlp(self) -> str:
         """Where the engine sends its traces."""
-        return self.jaeger.otlp() if self.jaeger else self._collector
+        return self.jaeger.otlp(self._protocol) if self.jaeger else self._collector
 
     @property
     def metrics(self) -> str:

@@ -224,6 +224,18 @@ def test_up_starts_servers_runs_the_engine_wired_to_them_and_ends_them(
     assert configuration["rule_files"]
 
 
+def test_up_sends_as_the_settings_say(there: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: dict[str, Any] = {}
+    monkeypatch.setattr("engine.cli.run.run", lambda *words, **options: ran.update(options))
+    monkeypatch.setenv("LONGWATCH_OTLP_PROTOCOL", "grpc")
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, ["up", "--app", "shop:application", "--json"])
+
+    assert said.exit_code == 0, said.output
+    receivers = json.loads((tmp_path / ".longwatch/servers/jaeger/jaeger.yaml").read_text())["receivers"]
+    assert ran["otlp"] == f"http://{receivers['otlp']['protocols']['grpc']['endpoint']}"
+
+
 def test_up_prints_where_to_look(there: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.cli.run.run", lambda *words, **options: None)
     monkeypatch.setenv("PATH", os.environ["PATH"])
