@@ -1,0 +1,314 @@
+"""`longwatch trace` and `longwatch lineage`, on a real log and without Flink."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from engine.cli.app import main
+from engine.cli.trace_shape import lasting
+from engine.log.archive import Archive
+from engine.log.redis_log import RedisLog
+from engine.log.server import EmbeddedRedis
+from tests import shop
+from tests.plain_engine import PlainEngine
+from tests.shop import POISON
+
+OURS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """A command in a project's folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*words: str) -> Ended:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        out, err = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[PlainEngine]:
+    data = tmp_path / ".longwatch"
+    server = EmbeddedRedis(data, fsync="everysec")
+    server.ensure()
+    log = RedisLog.create(server.url, 4, archive=Archive(data / "archive"))
+    engine = PlainEngine(shop.app, log, server.url)
+    yield engine
+    engine.close()
+    log.close()
+    server.stop()
+
+
+@pytest.fixture
+def send(call: Call, engine: PlainEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Send an event, and let the engine work."""
+    monkeypatch.setenv("LONGWATCH_APP", "tests.shop:app")
+
+    def send(kind: str = "OrderPlaced", key: str = "4711", id_: str = "", **data: Any) -> None:
+        if kind == "OrderPlaced":
+            data = {"order": {"order_id": key, "region": "north", "eur": 5} | data}
+        envelope = {"specversion": "1.0", "id": id_ or f"{kind} {key}", "source": "shop", "type": kind, "subject": key}
+        (tmp_path / "event.json").write_text(json.dumps({**envelope, "data": data, "traceparent": OURS}))
+        assert call("send", "event.json").code == 0
+        engine.work()
+
+    return send
+
+
+Send = Callable[..., None]
+
+
+def test_a_run_that_waits_is_told_with_what_it_waits_for(call: Call, send: Send) -> None:
+    send()
+    shown = call("trace", "4711")
+
+    assert shown.code == 0
+    assert "orders/4711" in shown.out
+    for words in ("event OrderPlaced", "charge", "Charging", "waits in Review until", "timer Review.expire", " left)"):
+        assert words in shown.out
+
+
+def test_a_run_that_is_over_is_told_to_its_end(call: Call, send: Send) -> None:
+    send()
+    send("Decided", approve=True)
+    shown = call("trace", "orders/4711").out
+
+    assert "finished in Shipped, after" in shown
+    assert "publishes OrderShipped for 4711" in shown
+    assert "Review" in shown
+
+
+def test_failures_and_halts_are_told(call: Call, send: Send) -> None:
+    send(key="1", eur=-1)
+    send(key="2")
+    send("Decided", key="2", approve=True, note=POISON)
+
+    assert "failed" in call("trace", "1").out
+    assert "card declined" in call("trace", "1").out
+    halted = call("trace", "2").out
+    assert "halted in Review" in halted
+    assert "\x1b[31m" not in halted
+
+
+def test_json_is_one_object(call: Call, send: Send) -> None:
+    send()
+    (told,) = call("trace", "4711", "--json").lines
+
+    assert told["state"] == "Review"
+    assert [visit["state"] for visit in told["visits"]] == ["Charging", "Review"]
+    assert told["start"][0]["calls"][0]["attempts"][0]["result"] == "ok"
+    assert told["start"][0]["trace"] != told["trace"]
+
+
+def test_an_episode_is_told_span_by_span(call: Call, send: Send) -> None:
+    send()
+    shown = call("trace", "4711", "--episode", "1").out
+    (told,) = call("trace", "4711", "--episode", "1", "--json").lines
+
+    assert "process OrderPlaced" in shown
+    assert "transition Charging -> Review" in shown
+    assert "workflow.link.producer = 4bf92f3577b34da6a3ce929d0e0e4736/00f067aa0ba902b7" in shown
+    assert {span["name"] for span in told["spans"]} >= {"process OrderPlaced", "charge"}
+    assert call("trace", "4711", "--episode", "99").code == 0
+    assert call("trace", "4711", "--episode", "no").code == 4
+
+
+def test_a_trace_leads_to_its_run(call: Call, send: Send) -> None:
+    send(key="1")
+    send(key="2")
+    (told,) = call("trace", "2", "--json").lines
+
+    assert call("trace", told["trace"], "--json").lines == [told]
+    (episode,) = call("trace", told["start"][0]["trace"], "--json").lines
+    assert episode["cause"] == "event OrderPlaced"
+    unknown = call("trace", "4bf92f3577b34da6a3ce929d0e0e4736")
+    assert unknown.code == 4
+    assert "goes by the name that its sender gave it" in unknown.err
+
+
+@pytest.mark.parametrize("words", [("nobody",), ("4711", "--run", "ffff"), ("4711", "--workflow", "other")])
+def test_what_is_not_there_is_told(call: Call, send: Send, words: tuple[str, ...]) -> None:
+    send()
+    ended = call("trace", *words)
+
+    assert ended.code == 4
+    assert "there is no run" in ended.err
+
+
+def test_a_run_is_named_by_workflow_or_by_its_id_too(call: Call, send: Send) -> None:
+    send()
+    (told,) = call("trace", "4711", "--workflow", "orders", "--json").lines
+
+    assert call("trace", "4711", "--run", told["run_id"][:6], "--json").lines == [told]
+
+
+def test_no_browser_means_that_the_address_is_printed(call: Call, send: Send) -> None:
+    send()
+    (told,) = call("trace", "4711", "--json").lines
+    opened = call("trace", "4711", "--open", "--jaeger", "http://jaeger:16686/")
+
+    assert opened.out.splitlines()[0] == f"http://jaeger:16686/trace/{told['trace']}"
+    assert told["start"][0]["trace"] in call("trace", "4711", "--episode", "1", "--open").out
+
+
+# -- files and collectors ----------------------------------------------------------------------------------------------
+
+
+def names_in(raw: bytes) -> list[str]:
+    request: Any = ExportTraceServiceRequest.FromString(raw)
+    return sorted(s.name for r in request.resource_spans for scoped in r.scope_spans for s in scoped.spans)
+
+
+class Collector(HTTPServer):
+    """Takes spans over HTTP, or says that it does not."""
+
+    got: ClassVar[list[bytes]] = []
+    status: ClassVar[int] = 200
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        Collector.got.append(body)
+        self.send_response(Collector.status)
+        self.send_header("content-type", "application/x-protobuf")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def collector() -> Iterator[str]:
+    Collector.got, Collector.status = [], 200
+    server = Collector(("127.0.0.1", 0), Answers)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_spans_go_into_a_file(call: Call, send: Send, tmp_path: Path) -> None:
+    send()
+    send("Decided", approve=True)
+    (told,) = call("trace", "4711", "--otlp", "run.pb", "--json").lines
+    call("trace", "4711", "--otlp", "run.json")
+
+    names = names_in((tmp_path / "run.pb").read_bytes())
+    assert len(names) == told["spans"]
+    assert {"process OrderPlaced", "invoke_workflow orders", "publish OrderShipped"} <= set(names)
+    (resource,) = json.loads((tmp_path / "run.json").read_text())["resourceSpans"]
+    assert sorted(span["name"] for span in resource["scopeSpans"][0]["spans"]) == names
+
+
+def test_spans_go_to_a_collector(call: Call, send: Send, collector: str) -> None:
+    send()
+    (told,) = call("trace", "4711", "--export", "--endpoint", collector, "--json").lines
+
+    assert told["sent"] == told["spans"] == sum(len(names_in(raw)) for raw in Collector.got)
+    (again,) = call("trace", "4711", "--export", "--endpoint", collector, "--json").lines
+    assert Collector.got[0] == Collector.got[-1]
+    assert again == told
+
+
+def test_a_rule_that_leaves_a_run_out_does_not_count_for_it_alone(call: Call, send: Send, collector: str) -> None:
+    send()
+
+    (told,) = call("trace", "4711", "--export", "--endpoint", collector, "--rule", "halted", "--json").lines
+    assert told["sent"] > 0
+
+
+def test_all_runs_are_sent_by_the_rule(call: Call, send: Send, collector: str) -> None:
+    send(key="1", eur=-1)
+    send(key="2")
+    sent = ("trace", "--all", "--export", "--endpoint", collector, "--json")
+    (every,) = call(*sent).lines
+    (failed,) = call(*sent, "--rule", "errors").lines
+    (alone,) = call("trace", "1", "--export", "--endpoint", collector, "--json").lines
+
+    assert every["sent"] > failed["sent"] == alone["sent"]
+    assert call(*sent, "--until", "2020-01-01").lines[0]["records"] == 0
+    assert call(*sent, "--since", "1h").lines[0]["sent"] == every["sent"]
+    assert call(*sent, "--workflow", "other").lines[0]["records"] == 0
+
+
+def test_all_runs_go_into_a_file(call: Call, send: Send, tmp_path: Path) -> None:
+    send(key="1")
+    send(key="2")
+    (told,) = call("trace", "--all", "--otlp", "all.pb", "--json").lines
+
+    assert len(names_in((tmp_path / "all.pb").read_bytes())) == told["spans"]
+
+
+def test_a_collector_that_does_not_answer_is_told(call: Call, send: Send) -> None:
+    send()
+    ended = call("trace", "4711", "--export", "--endpoint", "http://127.0.0.1:9")
+
+    assert ended.code == 8
+    assert "takes no spans" in ended.err
+    assert "nothing is lost" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("trace",), "say which run, or --all"),
+        (("trace", "--all"), "--export or --otlp FILE"),
+        (("trace", "4711", "--export"), "there is no collector"),
+        (("trace", "--all", "--otlp", "x.pb", "--since", "yesterday"), "must be a time like"),
+        (("trace", "--all", "--otlp", "x.json"), "protobuf only"),
+        (("trace", "--all", "--otlp", "x.pb", "--rule", "some"), "is no part of a rule"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_wrong_argument(call: Call, send: Send, words: tuple[str, ...], why: str) -> None:
+    send()
+    ended = call(*words)
+
+    assert ended.code == 2
+    assert why in " ".join(ended.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("ms", "words"),
+    [
+        (0, "0 ms"),
+        (12.4, "12 ms"),
+        (1_500, "1.5 s"),
+        (61_000, "1 min 1 s"),
+        (3_600_000, "1 h"),
+        (90_061_000, "1 d 1 h"),
+    ],
+)
+def test_a_stretch_of_time_has_two_units(ms: float, words: str) -> None:
+    assert lasting(ms) == words
