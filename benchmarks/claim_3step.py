@@ -30,14 +30,14 @@ from types import FrameType
 import msgspec
 from rich.console import Console
 
-from benchmarks import flood, latency, llm, makespan, profile, pure, sleepers
+from benchmarks import exporting, flood, latency, llm, lookup, makespan, profile, pure, sleepers
 from benchmarks.bench import Bench, Options, say
 from benchmarks.engine_process import EngineEnded
 from benchmarks.load import TooSlow
 from benchmarks.report import Report
 from engine.log.errors import LogError
 
-MEASUREMENTS = ("pure", "flood", "latency", "makespan", "llm", "sleepers", "restart", "view")
+MEASUREMENTS = ("pure", "flood", "latency", "makespan", "llm", "tracing", "sleepers", "restart", "view")
 ON_SLEEPERS = ("sleepers", "restart", "view")
 
 
@@ -82,6 +82,10 @@ def _measure(bench: Bench, report: Report, wanted: Sequence[str]) -> None:
         _try(report, "makespan", lambda: setattr(report, "makespan", makespan.measure(bench)))
     if "llm" in wanted:
         _try(report, "llm", lambda: setattr(report, "thinking", llm.measure(bench)))
+    if "tracing" in wanted:
+        _try(report, "export", lambda: setattr(report, "export", exporting.measure(bench)))
+        _try(report, "tracing cost", lambda: setattr(report, "cost", exporting.cost(bench)))
+        _try(report, "lookup", lambda: setattr(report, "lookup", lookup.measure(bench)))
     if any(name in wanted for name in ON_SLEEPERS):
         restart, view = "restart" in wanted, "view" in wanted
         _try(report, "sleepers", lambda: sleepers.measure(bench, report, restart=restart, view=view))
@@ -144,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency", type=int, nargs="?", const=0, metavar="SECONDS", help="p50 and p99 at 20 runs/s (60 s)")
     add("--makespan", type=int, nargs="?", const=0, metavar="RUNS", help="2,000 runs whose step takes one second")
     add("--llm", action="store_const", const=0, help="2,000 calls of a model at once (--makespan), agents of ten turns")
+    add("--tracing", action="store_const", const=0, help="spans/s of the exporter, floods with and without it, a trace")
     add(
         "--sleepers", type=int, nargs="?", const=0, metavar="RUNS", help="1,000,000 runs that wait: speed, memory, disk"
     )

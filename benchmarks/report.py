@@ -14,9 +14,11 @@ from benchmarks.bench import DEFAULT_BACKEND, Bench, machine
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from benchmarks.exporting import Cost, Export
     from benchmarks.flood import Flood
     from benchmarks.latency import Latency
     from benchmarks.llm import Thinking
+    from benchmarks.lookup import Lookup
     from benchmarks.makespan import Makespan
     from benchmarks.pure import Fold
     from benchmarks.sleepers import Answers, Restart, Sleepers
@@ -26,6 +28,7 @@ CPU_MS = 0.45
 P50_MS, P99_MS = 7, 25
 MAKESPAN_S = 1.4
 LLM_MAKESPAN_S, LLM_CPU_MS, TURN_MS = 6, 3, 10
+SPANS_PER_S, EXPORT_MB, TRACING_PERCENT = 20_000, 200, 35
 SLEEPERS_PER_S, GROWTH_BYTES = 5_000, 1_500
 RESTART_S = 30
 ANSWER_S = 1
@@ -42,6 +45,9 @@ class Report:
         self.latency: Latency | None = None
         self.makespan: Makespan | None = None
         self.thinking: Thinking | None = None
+        self.export: Export | None = None
+        self.cost: Cost | None = None
+        self.lookup: Lookup | None = None
         self.sleepers: Sleepers | None = None
         self.restarts: list[Restart] = []
         self.answers: Answers | None = None
@@ -75,6 +81,10 @@ class Report:
             "llm_cpu_ms_per_call": self.thinking and self.thinking.cpu_ms_per_call,
             "agent_turn_ms": self.thinking and self.thinking.turn_ms,
             "llm_of_bare": self.thinking and self.makespan and self.thinking.makespan_s / self.makespan.seconds,
+            "export_spans_per_s": self.export and self.export.spans_per_s,
+            "export_rss_mb": self.export and self.export.rss_mb,
+            "tracing_cost_percent": self.cost and self.cost.percent,
+            "trace_lookup_s": self.lookup and self.lookup.seconds,
             "sleepers_per_s": whole and whole.per_s,
             "bytes_per_sleeper": whole and whole.bytes_per_sleeper,
             "growth_bytes_per_sleeper": whole and whole.growth_per_sleeper,
@@ -89,6 +99,9 @@ class Report:
             "latency": latency,
             "makespan": self.makespan,
             "llm": self.thinking,
+            "export": self.export,
+            "tracing_cost": self.cost,
+            "lookup": self.lookup,
             "sleepers": sleepers,
             "restarts": self.restarts,
             "answers": self.answers,
@@ -103,7 +116,7 @@ class Report:
     def print(self, console: Console) -> None:
         """Print what there is."""
         table = Table("figure", "measured", "target", "", "host", title="claim-3step")
-        for row in (*self._flood_rows(), *self._other_rows(), *self._sleeper_rows()):
+        for row in (*self._flood_rows(), *self._other_rows(), *self._tracing_rows(), *self._sleeper_rows()):
             table.add_row(*row)
         if table.row_count:
             table.caption = _words(self._bench)
@@ -155,6 +168,29 @@ class Report:
             rows.append(("  CPU of the process of the steps", cpu, *_most(each.cpu_ms_per_call, LLM_CPU_MS, "ms"), ""))
             turn = f"{each.turn_ms:.1f} ms beyond model and tool"
             rows.append((f"a turn of an agent of {each.turns}", turn, *_most(each.turn_ms, TURN_MS, "ms"), ""))
+        return rows
+
+    def _tracing_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
+        if sent := self.export:
+            name = f"export of {sent.spans:,} spans"
+            host = _host(sent.steal_percent)
+            rows.append(
+                (name, f"{sent.spans_per_s:,.0f} a second of one core", *_least(sent.spans_per_s, SPANS_PER_S), host)
+            )
+            rows.append(("  memory of the exporter", f"{sent.rss_mb:.0f} MB", *_most(sent.rss_mb, EXPORT_MB, "MB"), ""))
+        if cost := self.cost:
+            name = f"flood of {cost.runs:,} with an exporter, {cost.backend}"
+            speeds = " and ".join(
+                f"{sum(each) / len(each):,.0f}" for each in (cost.runs_per_s_with, cost.runs_per_s_without)
+            )
+            measured = f"{cost.percent:.0f} % fewer runs/s ({speeds} without), caught up {cost.caught_up_s:.1f} s later"
+            rows.append((name, measured, *_most(cost.percent, TRACING_PERCENT, "%"), _host(cost.steal_percent)))
+        if found := self.lookup:
+            name = f"longwatch trace, {found.entries} entries of {found.records:,}"
+            rows.append(
+                (name, f"{found.seconds:.2f} s", *_most(found.seconds, ANSWER_S, "s"), _host(found.steal_percent))
+            )
         return rows
 
     def _sleeper_rows(self) -> list[tuple[str, ...]]:
