@@ -172,6 +172,7 @@ def test_a_question_to_a_person_tells_what_went_before_it_and_how_long_it_was(ca
 def test_a_model_that_is_asked_has_one_chat_and_what_its_client_sent(
     calls: Calls, log: RedisLog, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("engine.llm.connections")  # its imports take seconds, which nobody is to wait for below
     with Provider(default=Plausible(turns=1)) as provider:
         monkeypatch.setenv("LONGWATCH_MODEL_JUDGE_URL", provider.openai_url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
@@ -207,3 +208,53 @@ def test_without_a_trace_nothing_is_sent_and_nothing_is_told(calls: Calls, log: 
     assert "traceparent" not in listener.headers("/n/last")
     assert "traceparent" not in listener.headers("/n/third")
     assert not any(bytes(entry.spans) for entry in entries)
+
+
+def test_a_secret_of_the_input_is_not_told(calls: Calls, log: RedisLog) -> None:
+    calls.submit([request("ask_with_a_pin", b'{"path":"/s","pin":"7351"}')])
+    (result,) = appended(log, last(ResultEntry))
+
+    assert {span.name for span in inner(result)} == {"check", "GET"}
+    assert b"7351" not in bytes(result.spans)
+    assert b"/s?p=[secret]" in bytes(result.spans)
+
+
+class Broken:
+    """Telemetry that fails wherever it can."""
+
+    def __init__(self, *, at_once: bool) -> None:
+        self._at_once = at_once
+
+    def start(self) -> None: ...
+
+    def around(self, *_: Any, **__: Any) -> Any:
+        if self._at_once:
+            raise RuntimeError("no")
+        return self
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def part(self, *_: Any, **__: Any) -> Any:
+        return self
+
+    def drain(self) -> bytes:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_telemetry_that_fails_costs_no_step(
+    at_once: bool, log: RedisLog, tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.flink.calls.load_inside", lambda: Broken(at_once=at_once))
+    calls = Calls(application, EmbeddedRedis(tmp_path).url, log.header)
+    calls.start()
+    calls.submit([request("ask_in_parts", b'"/b"')])
+    *parts, result = appended(log, last(ResultEntry))
+    calls.stop(seconds=10)
+
+    assert len(parts) == 3
+    assert bytes(result.output) == b"[200,200,200,200]"
+    assert not any(bytes(entry.spans) for entry in (*parts, result))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from http.client import HTTPConnection
+from typing import Annotated
 
 import httpx
 import httpx2
@@ -21,6 +22,7 @@ from engine import (
     Final,
     Model,
     Retry,
+    Secret,
     State,
     StepContext,
     StepFailed,
@@ -111,6 +113,17 @@ async def ask_a_person(path: str, context: StepContext) -> int:
     found = await by_httpx2(path)
     leave = await context.ask("chiefs", "May I?", Leave)
     return found if leave.answer.granted else 0
+
+
+class Card(BaseModel, frozen=True):
+    path: str
+    pin: Annotated[str, Secret]
+
+
+@step()
+async def ask_with_a_pin(card: Card) -> int:
+    with tracer.start_as_current_span("check", attributes={"card": repr(card)}):
+        return await by_httpx2(f"{card.path}?p={card.pin}")
 
 
 class Dossier(BaseModel, frozen=True):
@@ -241,6 +254,15 @@ class Probing(State):
     def judged(self, found: Worth) -> Over:
         return Over(found=(found.score,))
 
+    @runs(ask_with_a_pin)
+    def secretly(self) -> Card:
+        return Card(path=self.path, pin="7351")
+
+    @secretly.done
+    def checked(self, found: int) -> Over:
+        return Over(found=(found,))
+
+    @secretly.failed
     @plainly.failed
     @failing.failed
     @slowly.failed
