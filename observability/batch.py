@@ -47,6 +47,19 @@ class Batcher:
             spans: none, or some; those of a large record may fill several batches.
 
         """
+        batch, size = self._batch, sum(map(len, spans))
+        if len(batch.spans) + len(spans) <= self._most_spans and batch.size + size <= self._most_bytes:
+            batch.spans += spans
+            batch.size += size
+        else:
+            yield from self._add_one_by_one(spans)
+            batch = self._batch
+        batch.places[partition] = place
+        batch.records[partition] = number
+        batch.oldest = min(batch.oldest, stamp) if batch.ended else stamp
+        batch.ended += 1
+
+    def _add_one_by_one(self, spans: Sequence[bytes]) -> Iterator[Batch]:
         batch = self._batch
         for span in spans:
             if batch.spans and (len(batch.spans) >= self._most_spans or batch.size + len(span) > self._most_bytes):
@@ -54,10 +67,6 @@ class Batcher:
                 batch = self._batch
             batch.spans.append(span)
             batch.size += len(span)
-        batch.places[partition] = place
-        batch.records[partition] = number
-        batch.oldest = min(batch.oldest, stamp) if batch.ended else stamp
-        batch.ended += 1
 
     def take(self) -> Batch:
         """What is there, full or not; the next one begins."""

@@ -262,6 +262,8 @@ class Exporter:
         except Exception:  # noqa: BLE001 (told; the exporter ends by it, and is started again)
             _log.exception("sending failed")
         self._gave_up.set()
+        with contextlib.suppress(queue.Empty):
+            self._batches.get_nowait()  # the other thread may wait for room
 
     def _advance(self, batch: Batch) -> None:
         with self._lock:
@@ -346,6 +348,7 @@ def _export(settings: Settings, *, once: bool, from_start: bool) -> int:
             signal.signal(number, lambda *_: exporter.end())
         _log.info("traces go to %s", collector.shown)
         gc.freeze()
+        gc.set_threshold(100_000)  # records and spans hold no circles: looking for some took a tenth of the time
         try:
             done = exporter.run(once=once)
         except LogError as error:
