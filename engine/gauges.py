@@ -15,6 +15,7 @@ from engine.log.protocol import Position, Publication, order_of, place_of
 from engine.log.redis_keys import PASSED, stream
 from engine.log.redis_log import RedisLog
 from engine.log.redis_wire import Address, Reply, Wire
+from engine.view.database import ViewDamaged
 from engine.view.view import View
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Gauges:
         dead = sum(self._log.held("dead", partition)[0] for partition in range(self._log.header.partitions))
         runs: dict[str, int] = {}
         as_of = 0
-        with contextlib.suppress(SQLAlchemyError):  # not there yet, or being made anew
+        with contextlib.suppress(SQLAlchemyError, ViewDamaged):  # not there yet, or being made anew
             for count in self._view.counts():
                 runs[count.status] = runs.get(count.status, 0) + count.runs
             as_of = self._view.as_of()
@@ -135,7 +136,7 @@ class Gauges:
     def _waiting(self, partition: int, passed: Position | None) -> int:
         """Age of the first entry behind a position; by the view, where no position was published lately."""
         if passed is None:
-            with contextlib.suppress(SQLAlchemyError):
+            with contextlib.suppress(SQLAlchemyError, ViewDamaged):
                 last = self._view.cursors().get(partition)
                 passed = place_of(last)[0] if last else None
         found = self._ask("XRANGE", stream("log", partition), f"({passed}" if passed else "-", "+", "COUNT", 1)

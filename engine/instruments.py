@@ -130,8 +130,7 @@ class Instruments:
             parts["figures"] = self._gauges.read()
             parts["gates"] = tuple(read_gates(self._url))
             parts["budgets"] = self._read_budgets()
-            with contextlib.suppress(SQLAlchemyError, ViewDamaged):
-                parts["view_lag_ms"] = self._behind(self._view.cursors(), moment)
+            parts["view_lag_ms"] = self._behind(self._projected(), moment)
             if exporter is not None:
                 parts["exporter_lag_ms"] = self._behind(exporter.places, moment)
         except LogError:
@@ -184,6 +183,13 @@ class Instruments:
             signs = ExporterSigns()
         is_of_this_start = engine is not None and signs.at >= engine.started > 0
         return signs if self._exports or is_of_this_start else None
+
+    def _projected(self) -> Mapping[int, str]:
+        """Up to where the view shows the journal; a view that is not there shows nothing."""
+        try:
+            return self._view.cursors()
+        except (SQLAlchemyError, ViewDamaged):
+            return {}
 
     def _behind(self, places: Mapping[int, str], moment: int) -> int:
         """Age of the oldest record behind these places; 0: there is none."""
