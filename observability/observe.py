@@ -49,6 +49,8 @@ CAUGHT_UP_WITHIN_S: Final = 300.0
 SCRAPED_WITHIN_S: Final = 60.0
 _LOOK_SECONDS: Final = 0.5
 _NAMED: Final = 10
+_EVERY_TRACE: Final = {"LONGWATCH_TRACE_RULE": "all"}
+"""Whatever rule this machine has: what is compared is everything."""
 
 
 class NotSeen(LongwatchError):
@@ -132,6 +134,7 @@ class DemoProcess:
             [sys.executable, "-m", module, *wired, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else None,
+            env={**os.environ, **_EVERY_TRACE},
             text=True,
             start_new_session=piped,
         )
@@ -298,7 +301,7 @@ def _until_scraped(prometheus: Prometheus) -> None:
 
 def _export(data: Path, stack: Stack, *words: str) -> None:
     """Send what was not sent yet, as what was written while the engine stopped; or all, as it is told."""
-    environment = {**os.environ, "LONGWATCH_OTLP": stack.otlp}
+    environment = {**os.environ, **_EVERY_TRACE, "LONGWATCH_OTLP": stack.otlp}
     command = [sys.executable, "-m", "observability.exporter", "--once", "--data", str(data), *words]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if said.returncode:
