@@ -417,10 +417,11 @@ class _Making:
         """The state and the superstates that were left."""
         record = self._record
         run, left = record.run, record.left
+        around = (*left, *record.within[:1])
         end = _visit_ns(record.at, record.visit)
         root = span_id("run", run)
         for index, visit in enumerate(left):
-            outer = left[index + 1] if index + 1 < len(left) else None
+            outer = around[index + 1] if index + 1 < len(around) else None
             parent = span_id("visit", run, outer.visit, outer.name) if outer else root
             own: Attributes = (
                 (names.STATE, visit.name),

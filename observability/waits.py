@@ -27,7 +27,9 @@ def waits_of(record: Record) -> tuple[str, ...]:
         return (f"an operator: {record.halted.error}",)
     people = [f"people: {each.group}" for each in record.asks]
     calls = [f"call {call.step}: {_WAITS.get(call.status, call.status)}" for call in record.calls]
-    timers = [f"timer {timer.handler} at {moment_of(timer.due)}" for timer in record.timers]
+    timers = [
+        f"timer {timer.handler} at {moment_of(timer.due)}" for timer in sorted(record.timers, key=lambda t: t.due)
+    ]
     found = [*dict.fromkeys([*people, *calls, *timers])]
     if not found:
         return ("an event",)

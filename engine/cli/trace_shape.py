@@ -154,23 +154,25 @@ def draw_episode(node: RunNode, one: EpisodeNode, spans: Sequence[Span]) -> None
     ordered = sorted(spans, key=lambda span: (span.start_ns, span.end_ns))
     begun = min((span.start_ns for span in spans), default=0)
 
-    def below(parent: str, branch: Tree) -> None:
+    def below(parent: Span | None, branch: Tree) -> None:
         for span in ordered:
-            if span.parent == parent or (not parent and span.parent not in ids):
-                below(span.id, _span(branch, span, begun))
+            if span.parent == parent.id if parent else span.parent not in ids:
+                below(span, _span(branch, span, begun, parent))
 
-    below("", tree)
+    below(None, tree)
     if not one.ended:
         tree.add("[yellow]goes on: its first span is made when it ends[/yellow]")
     _print(tree)
 
 
-def _span(tree: Tree, span: Span, begun: int) -> Tree:
+def _span(tree: Tree, span: Span, begun: int, parent: Span | None) -> Tree:
+    """A span with those attributes that it does not share with its parent."""
     after, took = (span.start_ns - begun) / 1e6, (span.end_ns - span.start_ns) / 1e6
     error = f"  [red]{cell(short(span.message or 'error'))}[/red]" if span.message else ""
     branch = tree.add(f"{cell(short(span.name))}  {wall(took)} [dim]+{wall(after)}  {span.id}[/dim]{error}")
+    known = parent.named if parent else {}
     for key, value in span.attributes:
-        if key not in HIDDEN:
+        if key not in HIDDEN and value != "" and known.get(key) != value:
             branch.add(f"[dim]{cell(key)} = {cell(short(_value(value)))}[/dim]")
     return branch
 

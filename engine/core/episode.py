@@ -94,6 +94,11 @@ def left(before: Snapshot, after: Snapshot) -> tuple[Group, ...]:
     return tuple(found)
 
 
+def within(before: Snapshot, gone: tuple[Group, ...]) -> tuple[Group, ...]:
+    """The superstates around those that were left, the innermost first."""
+    return tuple(reversed([g for g in before.groups if g not in gone])) if gone and before.groups else ()
+
+
 def dropped(calls: Iterator[Pending]) -> Iterator[Dropped]:
     """Of calls that nobody waits for any longer, those whose attempt runs and that have kept something."""
     return (Dropped(c.id, c.step, c.attempt, c.since) for c in calls if c.status == "running" and c.kept)

@@ -208,6 +208,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     it finished in or from."""
     left: tuple[Group, ...] = ()
     """The state and the superstates that this left, from the inside out; all of them where it ended the run."""
+    within: tuple[Group, ...] = ()
+    """The superstates around those that this left, in which the run stays, from the inside out."""
     kind: Kind | Literal[""] = ""
     """Of a kept result."""
     started: int = 0

@@ -167,6 +167,16 @@ def test_superstates_are_left_with_the_run(shop: Simulation[Placed]) -> None:
     assert (inner.parent, outer.parent) == (outer.id, whole.id)
 
 
+def test_a_state_that_is_left_stays_in_its_superstate(shop: Simulation[Placed]) -> None:
+    shop.send(Placed(order="o1"))
+    shop.send(Paid(amount=5))
+    shop.send(Withdrawn(why="no"))
+    traces = of(shop)
+    outer, first, second = (only(traces, f"visit {name}") for name in ("Open", "Waiting", "Packing"))
+
+    assert first.parent == second.parent == outer.id
+
+
 def test_a_published_event_is_a_producer(shop: Simulation[Placed]) -> None:
     shop.send(Placed(order="o1"))
     shop.send(Withdrawn(why="no"))
