@@ -21,6 +21,7 @@ from engine.core.entry import EventEntry, Order, ResultEntry, read_entry
 from engine.core.record import CloudEvent, DeadLetter, Record, read_letter, read_record
 from engine.core.snapshot import Early, Snapshot, read_stored
 from tests.core.engine_model import Engine, Outputs, batch, digest
+from tests.core.episodes import check_episodes, check_spans, check_visits
 from tests.core.machine import Go, Hint, Nudge, Stop, machine
 
 SCHEDULES = int(os.environ.get("LONGWATCH_SCHEDULES", "1000"))
@@ -92,6 +93,7 @@ def test_live_crashed_and_whole_folds_are_one(script: list[int], schedule: list[
     assert outputs == engine.outputs
     check_records(outputs)
     check_nothing_lost(engine, outputs)
+    check_all_episodes(engine, outputs)
 
 
 def check_records(outputs: Outputs) -> None:
@@ -106,6 +108,20 @@ def check_records(outputs: Outputs) -> None:
             assert next_.prev == f"{place[0]}/{place[1]}"
             assert next_.at >= one.at or one.name in ("resume", "skip") or one.ignored.startswith("held")
         check_once([r for _, r in records])
+        check_visits([r for _, r in records])
+        check_spans([r for _, r in records])
+
+
+def check_all_episodes(engine: Engine, outputs: Outputs) -> None:
+    """One lasts at the end of a run's records if its snapshot says so."""
+    known = [read_stored(raw) for raw in engine.folder.kept.stored.values()]
+    lasting = {snap.run for snap in known if isinstance(snap, Snapshot) and snap.episode is not None}
+    runs: dict[str, list[Record]] = defaultdict(list)
+    for record in map(parse, outputs.values()):
+        if isinstance(record, Record):
+            runs[record.run].append(record)
+    for run, records in runs.items():
+        check_episodes(records, lasts=run in lasting)
 
 
 def check_once(records: list[Record]) -> None:
