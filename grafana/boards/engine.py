@@ -47,8 +47,8 @@ def _moves(made: Board) -> None:
             "ops",
             width=house.THIRD,
         ),
-        Ask("sum(rate(longwatch_events_total[$__rate_interval]))", "events"),
-        Ask("sum(rate(longwatch_attempts_recorded_total[$__rate_interval]))", "attempts"),
+        Ask("sum(rate(longwatch_events_total[$__rate_interval])) or vector(0)", "events"),
+        Ask("sum(rate(longwatch_attempts_recorded_total[$__rate_interval])) or vector(0)", "attempts"),
     )
     made.add(
         house.lines("Lag of the log", "Age of the oldest entry that was not folded.", "s", house.SECONDS_LATE),

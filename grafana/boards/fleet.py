@@ -26,19 +26,19 @@ def _what_runs(made: Board) -> None:
     )
     made.add(
         house.figure("Started", "Runs that began in the time shown.", "short"),
-        Ask("sum(increase(longwatch_runs_started_total[$__range]))", "started"),
+        Ask("sum(increase(longwatch_runs_started_total[$__range])) or vector(0)", "started"),
     )
     made.add(
         house.figure("Finished", "Runs that ended in the time shown, whatever the outcome.", "short"),
-        Ask("sum(increase(longwatch_runs_finished_total[$__range]))", "finished"),
+        Ask("sum(increase(longwatch_runs_finished_total[$__range])) or vector(0)", "finished"),
     )
     made.add(
         house.figure("Events", "Events that came in, each second.", "ops"),
-        Ask("sum(rate(longwatch_events_total[$__rate_interval]))", "events"),
+        Ask("sum(rate(longwatch_events_total[$__rate_interval])) or vector(0)", "events"),
     )
     made.add(
         house.figure("Steps", "Attempts of steps that ended, each second.", "ops"),
-        Ask("sum(rate(longwatch_step_attempts_total[$__rate_interval]))", "attempts"),
+        Ask("sum(rate(longwatch_step_attempts_total[$__rate_interval])) or vector(0)", "attempts"),
     )
     made.add(
         house.figure(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grafana import fill
+from grafana import fill, house
 from grafana.pages import WORKFLOW
 from grafana.picture import NODES, TITLE, Machine, draw, edges, nodes
 from grafana.shipped import boards
@@ -72,6 +72,12 @@ def test_no_edge_leads_to_a_node_that_is_not_there(machines: list[Machine]) -> N
 
     assert [target["refId"] for target in panel["targets"]] == ["nodes", "edges"][: len(machines) + 1][:2]
     assert all(state in nodes(machines) for machine in machines for arrow in machine.arrows for state in arrow)
+
+
+def test_a_drawn_board_goes_through_the_types_of_its_grafana_unchanged() -> None:
+    board = draw(read(WORKFLOW), [CLAIM, ORDER])
+
+    assert house.through_types(board) == board
 
 
 def test_the_board_itself_stays_as_it_is() -> None:
