@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -12,17 +13,24 @@ class Listener:
 
     def __init__(self) -> None:
         heard = self._heard = dict[str, list[dict[str, str]]]()
+        self._held, self._asked, self._go = "", threading.Event(), threading.Event()
+        listener = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                heard.setdefault(self.path.partition("?")[0], []).append(headers)
+                path = self.path.partition("?")[0]
+                heard.setdefault(path, []).append(headers)
+                if path == listener._held:
+                    listener._asked.set()
+                    listener._go.wait(60)
                 self.send_response(500 if self.path.startswith("/500") else 200)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
-                self.wfile.write(b"ok")
+                with suppress(OSError):  # whoever asked may be dead
+                    self.wfile.write(b"ok")
 
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - likewise
                 """Not on the terminal."""
@@ -36,6 +44,7 @@ class Listener:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._go.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
@@ -43,6 +52,22 @@ class Listener:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    def hold(self, path: str) -> None:
+        """Answer no request for this path until `let_go`."""
+        self._held = path
+
+    def until_asked(self, path: str) -> None:
+        """Wait until the path that is held is asked for."""
+        assert path == self._held
+        assert self._asked.wait(60)
+
+    def let_go(self) -> None:
+        self._go.set()
+
+    def all(self, path: str) -> list[dict[str, str]]:
+        """The headers of every request for this path."""
+        return self._heard[path]
 
     def headers(self, path: str) -> dict[str, str]:
         """Of the one request for this path."""
