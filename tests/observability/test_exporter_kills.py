@@ -7,10 +7,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def export(data: Path, url: str, *more: str) -> dict[str, int]:
     words = [sys.executable, "-m", "observability.exporter", "--data", str(data), "--once", "--endpoint", url, *more]
     told: dict[str, int] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=120).stdout)
     return told
+
+
+def eventually(happens: Callable[[], object], seconds: float = 60.0) -> bool:
+    until = time.monotonic() + seconds
+    while not happens():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def file_of(data: Path) -> ExporterFile:
@@ -172,6 +182,57 @@ def test_killed_at_any_instant_it_loses_nothing_and_sends_only_the_last_batch_tw
     assert received(store) == expected
     assert store.differing == []
     assert copies <= killed * MOST_SPANS
+
+
+def test_beside_an_engine_it_waits_for_a_collector_that_is_down_and_ends_when_told_to(
+    data: Path, expected: Bodies
+) -> None:
+    store = Store()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = data / "logs" / "exporter.log"
+    log.unlink(missing_ok=True)
+    words = [
+        sys.executable,
+        "-m",
+        "observability.exporter",
+        "--data",
+        str(data),
+        "--endpoint",
+        f"http://127.0.0.1:{port}",
+    ]
+    with subprocess.Popen(words) as process:
+        assert eventually(lambda: log.exists() and "takes no spans (connection refused)" in log.read_text())
+        assert eventually(lambda: (data / "exporter.json").exists() and file_of(data).last_error)
+        waiting = file_of(data)
+        with http_collector(store, port):
+            store.wait(lambda store: len(store.bodies) == len(expected), 60)
+            process.terminate()
+            code = process.wait(30)
+
+    assert code == 0
+    assert received(store) == expected
+    assert (waiting.last_error, waiting.sent, waiting.places) == ("connection refused", 0, {})
+    assert waiting.failures["connection refused"] > 0
+    assert waiting.lag_ms > 0
+    assert sum(file_of(data).records.values()) == RUNS * 4
+    assert file_of(data).last_error == ""
+    assert "is back after" in log.read_text()
+
+
+def test_told_to_end_while_the_collector_is_down_it_ends_and_the_next_one_sends(data: Path, expected: Bodies) -> None:
+    words = [sys.executable, "-m", "observability.exporter", "--data", str(data), "--endpoint", "http://127.0.0.1:1"]
+    with subprocess.Popen(words) as process:
+        assert eventually(lambda: (data / "exporter.json").exists() and file_of(data).failures)
+        process.terminate()
+        code = process.wait(30)
+    store = Store()
+    with http_collector(store) as url:
+        export(data, url)
+
+    assert code == 1
+    assert received(store) == expected
 
 
 def test_only_one_exporter_moves_a_place(data: Path) -> None:
