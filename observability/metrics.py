@@ -1,7 +1,7 @@
 """What a scrape gets: counters and histograms of the tally, gauges of the last readings.
 
-A scrape reads from memory alone. Text and OpenMetrics are written by prometheus_client, from families that are made
-for each scrape: its own counters are for programs that count as they go, and these are functions of the journal.
+A scrape reads from memory alone. It is a collector of prometheus_client, too, whose own counters are for programs that
+count as they go: these here are functions of the journal.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UnknownMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar
-from prometheus_client.utils import floatToGoString
 
 from observability import metric as m
 from observability.metric import CATALOGUE
+from observability.rendering import GAUGES, Rendering, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 CACHE_SECONDS: Final = 0.5
 """Two scrapes within this get the same bytes: scrapers that ask all the time cost no more."""
-
-_GAUGES: Final = frozenset(metric.name for metric in CATALOGUE if metric.kind == "gauge")
 
 Samples = dict[m.Metric, dict["Labels", float]]
 
@@ -49,7 +47,8 @@ class Exposition:
         """Whether all is counted that the journal held at the start. Before, counters would seem to go back: they
         are left out, and Prometheus goes on from what it had."""
         self._gauges: Samples = {}
-        self._rendered: dict[str, tuple[float, bytes, str]] = {}
+        self._writing = Rendering()
+        self._rendered: dict[bool, tuple[float, bytes]] = {}
         self._rendering = threading.Lock()
 
     def show(self, readings: Readings) -> None:
@@ -58,13 +57,27 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the form that a scraper wants most, and its content type."""
-        encoder, kind = choose_encoder(accept)
+        _, kind = choose_encoder(accept)
+        openmetrics = kind.startswith("application/openmetrics-text")
         with self._rendering:
-            at, body, _ = self._rendered.get(kind, (0.0, b"", ""))
+            at, body = self._rendered.get(openmetrics, (0.0, b""))
             if time.monotonic() - at > CACHE_SECONDS:
-                body = encoder(self)
-                self._rendered[kind] = time.monotonic(), body, kind
+                body = "".join(self._lines(openmetrics=openmetrics)).encode()
+                self._rendered[openmetrics] = time.monotonic(), body
         return body, kind
+
+    def _lines(self, *, openmetrics: bool) -> Iterator[str]:
+        write, tally, gauges = self._writing, self.tally, self._gauges
+        with self.lock:
+            for metric, values in tally.counters.items() if self.is_whole else ():
+                yield from write.plain(metric, values, openmetrics=openmetrics)
+            for metric, histograms in tally.histograms.items() if self.is_whole else ():
+                yield from write.histogram(metric, histograms, openmetrics=openmetrics)
+        for metric in CATALOGUE:
+            if metric in gauges:
+                yield from write.plain(metric, gauges[metric], openmetrics=openmetrics)
+        if openmetrics:
+            yield "# EOF\n"
 
     def collect(self) -> Iterable[Family]:
         """See prometheus_client's `Collector`."""
@@ -152,12 +165,11 @@ def _of_exporter(readings: Readings, counted: int | None) -> Samples:
 
 
 def _plain(metric: Metric, values: Mapping[Labels, float]) -> Family:
-    """One family. OpenMetrics calls a counter's without `_total`; where a gauge has that name, its kind is not told."""
     family: CounterMetricFamily | GaugeMetricFamily | UnknownMetricFamily
     name = metric.name.removesuffix("_total")
     if metric.kind == "gauge":
         family = GaugeMetricFamily(name, metric.help, labels=metric.labels)
-    elif name in _GAUGES:
+    elif name in GAUGES:  # see `observability.rendering.head`
         family = UnknownMetricFamily(metric.name, metric.help, labels=metric.labels)
     else:
         family = CounterMetricFamily(name, metric.help, labels=metric.labels)
@@ -169,11 +181,10 @@ def _plain(metric: Metric, values: Mapping[Labels, float]) -> Family:
 def _histogram(metric: Metric, histograms: Mapping[Labels, Histogram]) -> Family:
     assert metric.buckets is not None  # noqa: S101 - it is a histogram
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    names = [*(_le(bound) for bound in metric.buckets.seconds), "+Inf"]
+    names = [*map(number, metric.buckets.seconds), "+Inf"]
     for labels, one in histograms.items():
         exemplars = [_exemplar(metric, one, bucket) for bucket in range(len(names))]
-        rising = accumulate(one.counts)
-        buckets = list(zip(names, rising, exemplars, strict=True))
+        buckets = list(zip(names, accumulate(one.counts), exemplars, strict=True))
         family.add_metric(labels, buckets, one.sum / metric.scale)  # type: ignore[arg-type]  # counts are whole
     return family
 
@@ -182,9 +193,3 @@ def _exemplar(metric: Metric, histogram: Histogram, bucket: int) -> Exemplar | N
     """Without a time: the log's may run ahead of the wall, and Prometheus would not have it."""
     found = histogram.exemplars.get(bucket)
     return None if found is None else Exemplar({"trace_id": found.trace}, found.value / metric.scale)
-
-
-def _le(seconds: float) -> str:
-    """A bound as OpenMetrics wants it, section "Numbers": `1.0`, `2.592e+06`."""
-    text: str = floatToGoString(float(seconds))  # type: ignore[no-untyped-call]
-    return text

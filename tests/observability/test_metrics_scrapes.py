@@ -13,6 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -132,6 +133,17 @@ def test_every_metric_of_the_catalogue_is_there_with_exactly_its_labels(accept: 
             found.setdefault(name, set()).add(frozenset(sample.labels) - {"le"})
 
     assert found == {metric.name: {frozenset(metric.labels)} for metric in CATALOGUE}
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS])
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_is_sent_is_what_prometheus_client_writes_byte_for_byte(accept: str, is_whole: bool) -> None:
+    exposition = whole()
+    exposition.is_whole = is_whole
+    exposition.tally.take(record(name='a"b\\c\nd', starts=10**7))
+    encoder, _ = choose_encoder(accept)
+
+    assert exposition.render(accept)[0].decode() == encoder(exposition).decode()
 
 
 def test_the_numbers_are_those_that_were_counted_and_read() -> None:
