@@ -28,6 +28,7 @@ from uuid import uuid4
 
 import msgspec
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 from msgspec import Raw, Struct
 
 from engine.log.errors import LogError
@@ -331,7 +332,7 @@ def _items(segment: Segment, first: tuple[int, int], last: tuple[float, int], be
             return  # its retention ended after the listing
         msg = f"archive segment {segment.path}: it is gone; bring it back from a copy of the archive"
         raise LogError(msg) from error
-    except (zlib.error, struct.error, ValueError, msgspec.DecodeError) as error:
+    except (IsalError, struct.error, ValueError, msgspec.DecodeError) as error:  # type: ignore[misc]  # stubs: a value
         msg = f"archive segment {segment.path}: it is damaged ({error}); bring it back from a copy of the archive"
         raise LogError(msg) from error
 
@@ -356,7 +357,7 @@ def _at(file: IO[bytes], offset: int, size: int) -> bytes:
 
 
 def _unpack(file: IO[bytes], member: _Member, topic: Topic, beginning: bytes) -> Iterator[Item]:
-    lines = zlib.decompress(_at(file, member.offset, member.size), zlib.MAX_WBITS | 16)
+    lines = isal_zlib.decompress(_at(file, member.offset, member.size), zlib.MAX_WBITS | 16)
     for raw in _beginning(lines, beginning) if beginning else lines.splitlines():
         line = _decode(raw)
         payload = b64decode(line.bytes) if line.body is msgspec.UNSET else bytes(line.body)
