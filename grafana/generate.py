@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import alerts, rules
 from grafana.boards import engine, fleet, shadow, steps, workflow
+from grafana.shipped import panels
 
 if TYPE_CHECKING:
     from grafana.house import Board
@@ -31,16 +31,6 @@ def generated() -> dict[str, str]:
         **{f"boards/{uid}.json": _text(board) for uid, board in built.items()},
         "alerts.yaml": rules(alerts(), panels(built.values())),
         "queries.json": _text(asked),
-    }
-
-
-def panels(built: Iterable[dict[str, Any]]) -> dict[tuple[str, str], int]:
-    """Ids of panels by board and title."""
-    return {
-        (board["uid"], panel["title"]): panel["id"]
-        for board in built
-        for panel in board["panels"]
-        if panel["type"] != "row"
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -97,6 +98,9 @@ def export(
         Path | None,
         typer.Option("--installed", metavar="DIR", help="Where Grafana will see the boards. [default: DIR/dashboards]"),
     ] = None,
+    oldest: Annotated[
+        str, typer.Option("--oldest", metavar="TIME", help="A run in one state for longer is an alert, as 30d or 12h.")
+    ] = "30d",
     *,
     as_json: options.AsJson = False,
 ) -> None:
@@ -104,11 +108,12 @@ def export(
 
     Example: `longwatch grafana export grafana --prometheus http://prometheus:9090`
     """
+    bound = _length(oldest)
     machines = _machines(application, data)
     from grafana import shipped
 
     place = str(installed or (to / "dashboards").absolute())
-    found = shipped.export(to, machines, prometheus=prometheus, jaeger=jaeger, installed=place)
+    found = shipped.export(to, machines, prometheus=prometheus, jaeger=jaeger, installed=place, oldest=bound)
     if as_json:
         emit({"files": [str(path) for path in found]})
         return
@@ -141,6 +146,16 @@ def _pushing() -> ModuleType:
             f"{error.name} is not installed: pip install 'longwatch[grafana]', or `longwatch grafana export`",
             exits.USAGE,
         ) from error
+
+
+def _length(text: str) -> timedelta:
+    from engine.settings import read_duration
+
+    try:
+        found = read_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--oldest") from None
+    return found if isinstance(found, timedelta) else timedelta()
 
 
 def _machines(application: str | None, data: Path | None) -> list[Machine]:

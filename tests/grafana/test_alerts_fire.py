@@ -23,14 +23,13 @@ import pytest
 from engine import Event
 from engine.client import Client
 from engine.testing.providers import Answer, Provider, Tokens
-from grafana import fill, queries
+from grafana import fill, queries, shipped
 from grafana.alerts import alerts, rules
 from grafana.picture import Machine, edges, nodes
 from observability.servers.jaeger import Jaeger
 from observability.servers.ports import free_ports
 from observability.servers.prometheus import Prometheus
 from tests.grafana.night import CALL, Begun, Broken, Poked, Priced, application
-from tests.grafana.test_boards import BOARDS, panels
 
 pytestmark = [pytest.mark.flink, pytest.mark.redis]
 
@@ -126,7 +125,7 @@ def engine(data: Path, otlp: str, provider: Provider) -> Iterator[subprocess.Pop
 @pytest.fixture
 def night(tmp_path: Path) -> Iterator[tuple[Night, Jaeger]]:
     rule_file = tmp_path / "alerts.yaml"
-    ids = {(uid, panel["title"]): panel["id"] for uid in BOARDS for panel in panels(uid)}
+    ids = shipped.panels(shipped.boards())
     rule_file.write_text(rules(alerts(scale=SCALE, oldest=OLDEST), ids), encoding="utf-8")
     data = tmp_path / "data"
     with (

@@ -113,3 +113,12 @@ def test_an_export_holds_all_that_is_read_from_files(longwatch: Longwatch, tmp_p
     assert '"http://prometheus:9090"' in sources
     providers = (tmp_path / "out" / "provisioning" / "dashboards" / "longwatch.yaml").read_text(encoding="utf-8")
     assert str(tmp_path / "out" / "dashboards") in providers
+
+
+def test_the_bound_of_the_oldest_run_is_ones_own(longwatch: Longwatch, tmp_path: Path) -> None:
+    longwatch("export", "out", "--oldest", "12h", *CLAIMS)
+    said = longwatch("export", "out", "--oldest", "soon", *CLAIMS)
+
+    assert "(longwatch_state_oldest_age_seconds) > 43200" in (tmp_path / "out" / "alerts.yaml").read_text("utf-8")
+    assert said.returncode == 2
+    assert "--oldest" in said.stderr

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from grafana import alerts
+from grafana import alerts, shipped
 from grafana.alerts import rules
 from grafana.generate import FOLDER
 from observability.servers.install import ensure
 from observability.servers.tool import PROMETHEUS
-from tests.grafana.test_boards import BOARDS, panels
+from tests.grafana.test_boards import panels
 
 Values = list[float | None]
 
@@ -317,9 +317,8 @@ def test_each_rule_has_a_case() -> None:
 
 def test_rules_made_shorter_are_rules_still(tmp_path: Path) -> None:
     """A test that lets real faults happen has no time for minutes."""
-    ids = {(uid, panel["title"]): panel["id"] for uid in BOARDS for panel in panels(uid)}
     path = tmp_path / "short.yaml"
-    path.write_text(rules(alerts(scale=0.02), ids), encoding="utf-8")
+    path.write_text(rules(alerts(scale=0.02), shipped.panels(shipped.boards())), encoding="utf-8")
     said = subprocess.run([str(promtool()), "check", "rules", str(path)], capture_output=True, text=True, check=False)
 
     assert said.returncode == 0, said.stdout + said.stderr
