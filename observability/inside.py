@@ -46,9 +46,10 @@ _lock = RLock()
 class Place(NonRecordingSpan):
     """The attempt or the part as libraries see it: the parent of what they trace, with its ids made when asked for."""
 
+    _made: SpanContext | None = None
+
     def __init__(self, around: Around) -> None:
         self.around = around
-        self._made: SpanContext | None = None
 
     def get_span_context(self) -> SpanContext:
         """See `opentelemetry.trace.Span`."""
@@ -64,7 +65,18 @@ class Place(NonRecordingSpan):
 
 
 class Around:
-    """`engine.flink.inside.Around`: one attempt or one part of it."""
+    """`engine.flink.inside.Around`: one attempt or one part of it.
+
+    There is one for every attempt, and most trace nothing: what is not said otherwise stands on the class.
+    """
+
+    attempt: Around | None = None
+    """Of a part: whose."""
+    model = False
+    is_over = False
+    is_kept = False
+    _token: Token[Context] | None = None
+    _found: Collected | None = None
 
     def __init__(
         self,
@@ -74,16 +86,11 @@ class Around:
         *,
         content: bool = False,
         secrets: Callable[[], Collection[str]] = tuple,
-        model: bool = False,
-        attempt: Around | None = None,
     ) -> None:
-        self.trace, self.tracestate, self.baggage = trace, tracestate, baggage
-        self.content, self.model = content, model
-        self.attempt = attempt
-        """Of a part: whose."""
-        self.is_over = self.is_kept = False
-        self._token: Token[Context] | None = None
-        self._found: Collected | None = None
+        self.trace = trace
+        self.tracestate = tracestate
+        self.baggage = baggage
+        self.content = content
         self._secrets = secrets
 
     @property
@@ -106,27 +113,24 @@ class Around:
         if self._token is not None:
             context.detach(self._token)
             self._token = None
-        if self._found is not None and not self.is_over:
-            self._give_up(self._found)
-        self.is_over = True
+        if not self.is_over:
+            if self._found is not None:
+                self._give_up(self._found)
+            self.is_over = True
 
     def part(self, trace: str, *, model: bool) -> Around:
         """See `engine.flink.inside.Around`."""
-        return Around(
-            trace,
-            self.tracestate,
-            self.baggage,
-            content=self.content,
-            secrets=self._secrets,
-            model=model,
-            attempt=self,
-        )
+        part = Around(trace, self.tracestate, self.baggage, content=self.content, secrets=self._secrets)
+        part.model, part.attempt = model, self
+        return part
 
     def drain(self) -> bytes:
         """See `engine.flink.inside.Around`."""
         found = self._found
-        if found is None or self.is_over:
+        if found is None:
             self.is_over = self.is_kept = True
+            return b""
+        if self.is_over:
             return b""
         with _lock:
             collector.forget(found)
