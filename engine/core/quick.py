@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from engine.core.definition import StateSpec, Workflow
@@ -198,11 +199,10 @@ def _moved(
         began=(before.began or before.entered) if spec.final else 0,
         left=(Group(before.state, before.visit, before.entered),) if before.state else (),
         started=started,
-        spans=spans,
-        tracestate=tracestate,
-        baggage=baggage,
         starts=len(calls),
     )
+    if spans is not NOTHING or tracestate or baggage:  # rare, and every keyword of a struct takes time
+        record = msgspec.structs.replace(record, spans=spans, tracestate=tracestate, baggage=baggage)
     if not spec.final:
         return Reaction(raw, commands, [record], running=bool(calls))
     grave = grave_of(snap, rules.retention)

@@ -94,7 +94,7 @@ class Halted(Struct, frozen=True, omit_defaults=True):
     at: int = 0
 
 
-class Group(Struct, frozen=True, omit_defaults=True):
+class Group(Struct, frozen=True, omit_defaults=True, gc=False):
     """A superstate that the run is in; in `Record.left` a state or superstate that it was in."""
 
     name: str
@@ -102,7 +102,7 @@ class Group(Struct, frozen=True, omit_defaults=True):
     entered: int
 
 
-class Dropped(Struct, frozen=True, omit_defaults=True):
+class Dropped(Struct, frozen=True, omit_defaults=True, gc=False):
     """A call that was given up although results of it are kept."""
 
     id: CallId
@@ -111,7 +111,7 @@ class Dropped(Struct, frozen=True, omit_defaults=True):
     since: int
 
 
-class Episode(Struct, frozen=True, array_like=True, omit_defaults=True):
+class Episode(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """What one event, timer or order set off, until the run rests again: see `engine.core.episode`."""
 
     seq: int

@@ -268,9 +268,8 @@ class Engine:
         for command in reaction.commands:
             if isinstance(command, PublishEvent) and command.envelope.type in self.workflow.events:
                 e = command.envelope
-                self.append(
-                    EventEntry(self.workflow.name, e.subject, e.id, e.source, e.type, e.data, hops=e.longwatchhops)
-                )
+                place = self.workflow.name, e.subject, e.id, e.source, e.type, e.data
+                self.append(EventEntry(*place, traceparent=e.traceparent, hops=e.longwatchhops))
 
 
 ANSWERS = {"right": b'"R"', "aside": b"null"}

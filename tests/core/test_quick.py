@@ -49,11 +49,13 @@ def compared(patch: pytest.MonkeyPatch) -> Iterator[list[Reaction]]:
 
 def filed(key: str, amount: int = 1) -> EventEntry:
     data = Raw(Filed(claim=Claim(id=key, text="x", amount=amount)).model_dump_json().encode())
-    return EventEntry("claim-3step", key, f"e-{key}", "test", "Filed", data, traceparent="00-1-1-01", hops=3)
+    return EventEntry(
+        "claim-3step", key, f"e-{key}", "test", "Filed", data, traceparent="00-1-1-01", hops=3, baggage="a=1"
+    )
 
 
 def answered(key: str, call: StartCall, output: bytes = b'{"result":"r","score":1}') -> ResultEntry:
-    return ResultEntry("claim-3step", key, call.run, call.id, call.attempt, Raw(output), START, 17)
+    return ResultEntry("claim-3step", key, call.run, call.id, call.attempt, Raw(output), START, 17, Raw(b"[1]"))
 
 
 def fold(stored: bytes | None, entry: Entry, number: int) -> Reaction:
