@@ -170,6 +170,13 @@ def figure(
     return _dress(made, title, description, unit, steps, width, _TALL if tall else _FLAT)
 
 
+def sign(title: str, description: str) -> stat.Panel:
+    """Make a panel of something that is up (1) or down."""
+    words = {"0": models.ValueMappingResult(text="down"), "1": models.ValueMappingResult(text="up")}
+    made = figure(title, description, "none", ((None, BAD), (1, GOOD)))
+    return made.mappings([models.ValueMap(options=words)]).graph_mode(kinds.BigValueGraphMode.NONE)
+
+
 def lines(
     title: str, description: str, unit: str, steps: Steps = ALL_WELL, *, width: int = HALF, stacked: bool = False
 ) -> timeseries.Panel:

@@ -27,7 +27,7 @@ def board() -> Board:
 def _moves(made: Board) -> None:
     made.row("Does it move?")
     made.add(
-        house.figure("Engine", "1: an engine has the log's lease and works; 0: none.", "short", _UP),
+        house.sign("Engine", "Whether an engine has the log's lease and its job works."),
         Ask("min(longwatch_engine_up)", "up"),
     )
     made.add(
@@ -152,7 +152,7 @@ def _log_is_safe(made: Board) -> None:
 def _up_to_date(made: Board) -> None:
     made.row("Is what I see up to date?")
     made.add(
-        house.figure("Exporter", "1: the exporter of traces runs.", "short", _UP),
+        house.sign("Exporter", "Whether the exporter of traces runs."),
         Ask("min(longwatch_exporter_up)", "up", _NO_EXPORTER),
     )
     made.add(

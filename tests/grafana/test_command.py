@@ -122,3 +122,35 @@ def test_the_bound_of_the_oldest_run_is_ones_own(longwatch: Longwatch, tmp_path:
     assert "(longwatch_state_oldest_age_seconds) > 43200" in (tmp_path / "out" / "alerts.yaml").read_text("utf-8")
     assert said.returncode == 2
     assert "--oldest" in said.stderr
+
+
+def test_nothing_but_what_generates_needs_the_sdk() -> None:
+    """It is there for those who develop Longwatch alone."""
+    program = """
+import sys
+sys.modules["grafana_foundation_sdk"] = None
+import engine.cli.grafana, grafana.push, grafana.shipped
+assert len(grafana.shipped.boards()) == 5 and grafana.queries() and grafana.alerts()
+"""
+    said = run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert said.returncode == 0, said.stderr
+
+
+def test_an_export_needs_no_client_of_grafana() -> None:
+    """It is in an extra."""
+    program = """
+import sys
+sys.modules["grafana_client"] = sys.modules["requests"] = None
+import grafana.shipped
+from engine.cli.grafana import GrafanaFailed, _pushing
+try:
+    _pushing()
+except GrafanaFailed as error:
+    assert "pip install 'longwatch[grafana]'" in str(error), error
+else:
+    raise SystemExit("it was found")
+"""
+    said = run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert said.returncode == 0, said.stderr

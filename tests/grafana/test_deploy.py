@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import subprocess
+import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -125,6 +126,17 @@ def test_promtool_takes_the_configuration_and_its_rules(tmp_path: Path) -> None:
 
     assert said.returncode == 0, said.stdout + said.stderr
     assert "11 rules found" in said.stdout + said.stderr
+
+
+def test_the_image_is_made_of_the_wheels_sources_and_nothing_else() -> None:
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
+    needed = {*wheel["packages"], *wheel.get("force-include", {}), "deploy", "pyproject.toml", "README.md", "LICENSE"}
+
+    assert {"**/.*", "**/__pycache__"} <= set(ignored)  # the environment, Git and caches are a gigabyte
+    assert not {name.split("/")[0] for name in needed} & set(ignored)
 
 
 class DeployedJaeger(Server):
