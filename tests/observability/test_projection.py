@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from engine import Application
+from engine.core.entry import Used
 from engine.core.ids import RunId
 from engine.core.record import Record, read_record
 from engine.log.protocol import Header
@@ -279,6 +281,47 @@ def test_an_agent_of_ten_turns_is_told_turn_by_turn() -> None:
     assert chats[0].named["gen_ai.usage.input_tokens"] == run.records[1].used.input  # type: ignore[union-attr]
     assert tools[0].named["gen_ai.tool.name"] == "weather_on"
     assert orphans(traces) == []
+
+
+def content_of(record: Record, raw: bytes, name: str) -> object:
+    """What the span of this name says of a record's content."""
+    spans = PROJECTION.spans(msgspec.structs.replace(record, content=msgspec.Raw(raw)))
+    (found,) = {value for span in spans for key, value in span.attributes if key == name}
+    return found
+
+
+def test_content_is_told_where_the_record_has_it(shop: Simulation[Placed]) -> None:
+    shop.send(Placed(order="o1"))
+    shop.send(Paid(amount=5))
+    first, second = shop.records[0], shop.records[-1]
+
+    assert content_of(first, b'{"order":"o1"}', "event.data") == '{"order":"o1"}'
+    assert content_of(second, b'"a receipt"', "workflow.content") == '"a receipt"'
+    assert not any("event.data" in span.named for span in of(shop).values())
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"part_kind": "text", "content": "hi"}, {"type": "text", "content": "hi"}),
+        (
+            {"part_kind": "tool-call", "tool_name": "look", "args": {"a": 1}, "tool_call_id": "c1"},
+            {"type": "tool_call", "id": "c1", "name": "look", "arguments": {"a": 1}},
+        ),
+        ({"part_kind": "thinking", "content": "well"}, {"type": "reasoning", "content": "well"}),
+    ],
+)
+def test_what_a_model_said_is_told_in_the_words_of_the_conventions(
+    shop: Simulation[Placed], part: dict[str, Any], said: dict[str, Any]
+) -> None:
+    shop.send(Placed(order="o1"))
+    shop.send(Paid(amount=5))
+    kept = msgspec.structs.replace(shop.records[-1], cause="kept", kind="model", used=Used("m"), inner="turn 1")
+    raw = json.dumps({"used": {}, "response": {"parts": [part]}}).encode()
+
+    told = json.loads(str(content_of(kept, raw, "gen_ai.output.messages")))
+    assert told == [{"role": "assistant", "parts": [said], "finish_reason": "stop"}]
+    assert content_of(kept, b'"***"', "gen_ai.output.messages") == '"***"'
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
