@@ -18,6 +18,7 @@ from engine import (
     Publish,
     Retry,
     Searchable,
+    Secret,
     State,
     StepContext,
     StepFailed,
@@ -92,6 +93,7 @@ async def five(pair: tuple[int, str]) -> tuple[str, ...]:
 
 class Open(State):
     order: Annotated[str, Searchable]
+    card: Annotated[str, Secret] = ""
 
     @on
     def withdrawn(self, event: Withdrawn, ctx: Context) -> tuple[Closed, Publish]:
@@ -202,7 +204,13 @@ def start(event: Ordered | Reordered, ctx: Context) -> Everything | Closed:
     return Everything(order=ctx.key, items=event.items, due=event.due)
 
 
-good = Workflow("good", start=start, states=[Everything, Each, Waits, Paying, Closed], on_key={Reordered: "order"})
+good = Workflow(
+    "good",
+    start=start,
+    states=[Everything, Each, Waits, Paying, Closed],
+    on_key={Reordered: "order"},
+    content=True,
+)
 
 
 @asynccontextmanager
