@@ -41,6 +41,7 @@ from engine.flink.resources import Resources
 from engine.limits import OK, Outage, Pass
 from engine.log.protocol import Header
 from engine.log.redis_appender import RedisAppender
+from engine.logs import About, bind, of
 
 logger = logging.getLogger(__name__)
 
@@ -245,26 +246,24 @@ class Calls:
             flight.passes = self._passed.pop(request.attempt, None)
         if not self._board(flight):
             return
+        bind(request.workflow, request.key, call.run, "", step.name, call.id, call.attempt, call.trace)
         flight.around = around(self._inside, call, step, content=request.workflow in self._telling)
         try:
             with flight.around:
-                await self._fly(step, flight)
+                try:
+                    output = written(step, await self._answer(step, flight))
+                except asyncio.CancelledError as error:
+                    self._cancelled(flight, error)
+                except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt
+                    self._raised(flight, error)
+                else:
+                    self._answered(flight, output)
         finally:
             if not flight.gone:
                 self._land(flight)
             flight.gone = True  # a task that it made and did not wait for keeps nothing any more
             if flight.passes is not None:
                 self._leave(flight)
-
-    async def _fly(self, step: Step[Any, Any], flight: Flight) -> None:
-        try:
-            output = written(step, await self._answer(step, flight))
-        except asyncio.CancelledError as error:
-            self._cancelled(flight, error)
-        except BaseException as error:  # noqa: BLE001 - whatever a step raises is a failed attempt, SystemExit too
-            self._raised(flight, error)
-        else:
-            self._answered(flight, output)
 
     def _board(self, flight: Flight) -> bool:
         """Put it in flight, in the place of an earlier attempt of its call; False: a later one is in flight."""
@@ -315,6 +314,7 @@ class Calls:
         logger.warning(
             "step %s of %s/%s was given up, and its thread goes on: %d of %d threads are left meanwhile at most",
             flight.step.name, request.workflow, request.key, BLOCKING_THREADS - 1, BLOCKING_THREADS,
+            extra=_of(request),
         )  # fmt: skip
         thread.add_done_callback(lambda _: self._later(self._give_back, flight))
 
@@ -481,6 +481,7 @@ class Calls:
         logger.warning(
             "step %s of %s/%s goes on after it was cancelled; let it pass asyncio.CancelledError on",
             flight.step.name, request.workflow, request.key,
+            extra=_of(request),
         )  # fmt: skip
         inner = ""
         if flight.runner is not None:
@@ -518,6 +519,14 @@ class Calls:
             "(asyncio.to_thread):\n%s",
             name, BLOCKED_SECONDS, place,
         )  # fmt: skip
+
+
+def _of(request: Request) -> dict[str, About]:
+    call = request.call
+    return of(
+        request.workflow, request.key, call.run,
+        step=call.step, call=call.id, attempt=call.attempt, traceparent=call.trace,
+    )  # fmt: skip
 
 
 def _called(function: Callable[..., Any], *arguments: object) -> object:

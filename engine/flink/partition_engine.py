@@ -81,6 +81,7 @@ from engine.flink.recovery import Recovery
 from engine.log.errors import LogUnavailable
 from engine.log.protocol import START, Header, Position
 from engine.log.redis_cursor import RedisCursor
+from engine.logs import About, of
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +254,13 @@ class PartitionEngine(KeyedProcessFunction):
         try:
             return [] if raw is None else running_calls(raw[_HEAD_SIZE:])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            logger.warning("%s/%s: what is stored cannot be read, the run will halt: %s", workflow, key, error)
+            logger.warning(
+                "%s/%s: what is stored cannot be read, the run will halt: %s",
+                workflow,
+                key,
+                error,
+                extra=of(workflow, key),
+            )
             return []
 
     def _catch_up(self, read: set[int], calls: Calls) -> None:
@@ -430,7 +437,7 @@ class PartitionEngine(KeyedProcessFunction):
             return self._guarded(workflow, stored, entry, place, verdict, held)
         except HandlerFailed as failed:
             made = msgspec.json.encode(Verdict(failed.index, failed.error, failed.where, failed.cause))
-            logger.warning("%s/%s halts: %s", entry.workflow, entry.key, failed)
+            logger.warning("%s/%s halts: %s", entry.workflow, entry.key, failed, extra=_about(entry, failed))
         stood = self._patiently(lambda: self.cursor.verdict(place.partition, place.position, made))
         verdicts[place.position] = stood
         return self._guarded(workflow, stored, entry, place, _verdict(stood), held)
@@ -463,7 +470,8 @@ class PartitionEngine(KeyedProcessFunction):
         place, entry = self.folding
         failed = hanging_in(frame)
         made = msgspec.json.encode(Verdict(failed.index, failed.error, failed.where, failed.cause))
-        logger.error("%s/%s halts, and the engine starts again to be rid of it: %s", entry.workflow, entry.key, failed)
+        words = "%s/%s halts, and the engine starts again to be rid of it: %s"
+        logger.error(words, entry.workflow, entry.key, failed, extra=_about(entry, failed))
         try:
             cursor = RedisCursor(self.plan.log_url, self.plan.epoch, log_id=self.header.log_id)
             cursor.verdict(place.partition, place.position, made)
@@ -616,3 +624,9 @@ class PartitionEngine(KeyedProcessFunction):
             key=entry.key if entry else "",
         )
         self.cursor.put("dead", place.partition, place.position, 0, write_record(letter))
+
+
+def _about(entry: Entry, failed: HandlerFailed) -> dict[str, About]:
+    """What a line about a halt is about; the words of a failure end with the state."""
+    state = failed.cause.rpartition(" in ")[2]
+    return of(entry.workflow, entry.key, state=state, traceparent=getattr(entry, "traceparent", ""))
