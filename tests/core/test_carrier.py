@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import typer
 
 from engine import Application, EventRefused, client
 from engine.carrier import carried
+from engine.cli import send
 from engine.core.record import CloudEvent
 from engine.core.trace import parse_traceparent
 from engine.intake import carrying, entries, envelope_of, read, read_envelope
@@ -21,26 +24,26 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 application = Application(workflows=[machine])
 
 
-def sent(**attributes: Any) -> bytes:
-    event = {"specversion": "1.0", "id": "1", "source": "test", "type": "Go", "data": {"key": "k", "script": [1]}}
-    return msgspec.json.encode(event | {name.replace("_", "-"): value for name, value in attributes.items()})
+def event(**attributes: Any) -> bytes:
+    plain = {"specversion": "1.0", "id": "1", "source": "test", "type": "Go", "data": {"key": "k", "script": [1]}}
+    return msgspec.json.encode(plain | {name.replace("_", "-"): value for name, value in attributes.items()})
 
 
 def test_an_entry_takes_over_the_trace_of_its_event() -> None:
-    (entry,) = read(sent(traceparent=PARENT, tracestate="a=1,b=2", baggage="who=ann;p=1,x=%20"), application)
+    (entry,) = read(event(traceparent=PARENT, tracestate="a=1,b=2", baggage="who=ann;p=1,x=%20"), application)
 
     assert (entry.traceparent, entry.tracestate, entry.baggage) == (PARENT, "a=1,b=2", "who=ann;p=1,x=%20")
 
 
 @pytest.mark.parametrize("name", ["uber_trace_id", "ubertraceid", "Uber_Trace_Id"])
 def test_an_old_jaeger_header_is_understood(name: str) -> None:
-    (entry,) = read(sent(**{name: f"{TRACE}:{SPAN}:0:1"}), application)
+    (entry,) = read(event(**{name: f"{TRACE}:{SPAN}:0:1"}), application)
 
     assert entry.traceparent == PARENT
 
 
 def test_a_traceparent_goes_before_a_jaeger_header() -> None:
-    (entry,) = read(sent(traceparent=PARENT, ubertraceid="1:2:0:1"), application)
+    (entry,) = read(event(traceparent=PARENT, ubertraceid="1:2:0:1"), application)
 
     assert entry.traceparent == PARENT
 
@@ -59,14 +62,14 @@ def test_a_traceparent_goes_before_a_jaeger_header() -> None:
     ],
 )
 def test_nothing_about_a_trace_refuses_an_event(broken: Any, taken: str) -> None:
-    (entry,) = read(sent(traceparent=broken), application)
+    (entry,) = read(event(traceparent=broken), application)
 
     assert entry.traceparent == taken
-    read(sent(tracestate=broken, baggage=broken, uber_trace_id=broken), application)
+    read(event(tracestate=broken, baggage=broken, uber_trace_id=broken), application)
 
 
 def test_a_broken_jaeger_header_is_kept_as_text() -> None:
-    (entry,) = read(sent(ubertraceid="0:0:0:1"), application)
+    (entry,) = read(event(ubertraceid="0:0:0:1"), application)
 
     assert entry.traceparent == "0:0:0:1"
 
@@ -86,7 +89,7 @@ def test_headers_may_be_written_in_any_case() -> None:
 
 
 def test_headers_stand_in_for_a_trace_that_an_event_does_not_name() -> None:
-    named = read_envelope(sent(traceparent=PARENT, baggage="own=1"))
+    named = read_envelope(event(traceparent=PARENT, baggage="own=1"))
     other = carried({"traceparent": f"00-{'a' * 32}-{SPAN}-01", "baggage": "other=1"})
     filled = carrying(envelope_of(Go(key="k", script=(1,))), other)
 
@@ -103,7 +106,7 @@ def test_baggage_survives_being_written_and_read() -> None:
 
 def test_an_event_that_is_wrong_otherwise_is_refused_as_before() -> None:
     with pytest.raises(EventRefused, match="specversion"):
-        read(sent(traceparent="rubbish", specversion="2.0"), application)
+        read(event(traceparent="rubbish", specversion="2.0"), application)
 
 
 @pytest.mark.parametrize(("bits", "carrier"), [(64, "text_map"), (128, "text_map"), (128, "http_headers")])
@@ -116,7 +119,7 @@ def test_the_real_jaeger_client_hands_over_its_trace(bits: int, carrier: str, mo
     with tracer.start_span("file claim") as span:
         headers: dict[str, str] = {}
         tracer.inject(span.context, carrier, headers)
-        (by_header,) = read(sent(**headers), application)
+        (by_header,) = read(event(**headers), application)
         (entry,) = entries(carrying(envelope_of(Go(key="k", script=(1,))), carried(headers)), application)
         context: Any = span.context
 
@@ -124,3 +127,19 @@ def test_the_real_jaeger_client_hands_over_its_trace(bits: int, carrier: str, mo
         assert entry.traceparent.endswith("-01")
         assert by_header.traceparent == entry.traceparent
     tracer.close()
+
+
+def test_a_client_hands_over_the_headers_of_a_tracer(tmp_path: Path) -> None:
+    one = client.Client(application, data=tmp_path)
+    headers = {"TraceParent": PARENT, "baggage": "a=1"}
+    (entry,) = one.check(Go(key="k", script=(1,)), headers=headers)
+    (named,) = one.check(event(traceparent="00-own"), headers=headers)
+
+    assert (entry.traceparent, entry.baggage) == (PARENT, "a=1")
+    assert (named.traceparent, named.baggage) == ("00-own", "")
+
+
+def test_the_command_line_takes_headers() -> None:
+    assert send._headers([f"TraceParent: {PARENT}", "baggage:a=1"]) == {"traceparent": PARENT, "baggage": "a=1"}
+    with pytest.raises(typer.BadParameter, match="'host' is no header of a trace"):
+        send._headers(["Host: x"])
