@@ -115,13 +115,11 @@ class Flight:
     around: Around = NOTHING
     """What looks at it from outside."""
     clock: Callable[[], int] = wall_ms
-    started: int = field(init=False)
-    """When it began, by that clock, ms."""
-    began: float = field(init=False)
+    """What its parts are timed by."""
+    started: int = field(default_factory=wall_ms)
+    """When it began, wall ms."""
+    began: float = field(default_factory=time.perf_counter)
     """The same on the performance counter."""
-
-    def __post_init__(self) -> None:
-        self.started, self.began = self.clock(), time.perf_counter()
 
     @property
     def took(self) -> int:

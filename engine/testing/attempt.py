@@ -128,7 +128,8 @@ class MemoryAttempt:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None  # noqa: S101 - it is one
         deadline = loop.time() + step.timeout.total_seconds()
-        flight = Flight(self._request, step, task, deadline, clock=lambda: milliseconds(self.world.now))
+        now = milliseconds(self.world.now)
+        flight = Flight(self._request, step, task, deadline, clock=lambda: now, started=now)
         playing = self.world.fakes.recorded.get(step.name)
         resources = self.world.fakes.resources()
         if playing is None:
