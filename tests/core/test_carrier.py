@@ -126,7 +126,6 @@ def test_the_real_jaeger_client_hands_over_its_trace(bits: int, carrier: str, mo
         assert parse_traceparent(entry.traceparent) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
         assert entry.traceparent.endswith("-01")
         assert by_header.traceparent == entry.traceparent
-    tracer.close()
 
 
 def test_a_client_hands_over_the_headers_of_a_tracer(tmp_path: Path) -> None:
