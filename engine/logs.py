@@ -124,7 +124,7 @@ def open_stream(form: Format = "human", level: Level = "info") -> None:
     _scrub_others()
 
 
-def line(logger: str, level: Level, event: str, form: Format, **facts: object) -> str:
+def line(logger: str, level: Level, event: str, form: Format, /, **facts: object) -> str:
     """One line as the log has it, for a process that writes its lines itself."""
     number = logging.getLevelNamesMapping()[level.upper()]
     record = logging.LogRecord(logger, number, "", 0, event, None, None)
@@ -204,9 +204,23 @@ def _clean(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Muta
     """Scrub what is free text, and write what JSON does not know as text."""
     known = {"at", "level", "logger", *About._fields}
     for name, value in event.items():
-        if name not in known and not isinstance(value, int | float | bool | None):
-            event[name] = scrubbed(value if isinstance(value, str) else repr(value))
+        if name not in known:
+            event[name] = _scrubbed(value)
     return event
+
+
+def _scrubbed(value: Any) -> Any:  # noqa: ANN401 - whatever somebody logs
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case dict():
+            return {str(name): _scrubbed(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_scrubbed(each) for each in value]
+        case str():
+            return scrubbed(value)
+        case _:
+            return scrubbed(repr(value))
 
 
 def _human(_logger: object, _name: str, event: MutableMapping[str, Any]) -> str:

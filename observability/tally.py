@@ -140,6 +140,9 @@ class Tally:
             self.counters[m.ATTEMPTS_STARTED][workflow,] += record.starts
         if record.seq == 1 and record.version:
             self.counters[m.RUNS_STARTED][workflow,] += 1
+            # Prometheus sees no growth in a series that begins at one: these begin at nothing.
+            self.counters[m.HALTS][workflow,] += 0
+            self.counters[m.DEAD_LETTERS_TOTAL][self._bound("workflow", workflow),] += 0
         if record.ignored and (record.ignored == HELD or record.ignored.startswith(LATER)):
             return
         if record.halted is not None and not record.ignored:
@@ -181,7 +184,8 @@ class Tally:
         if record.ignored or not record.attempt or record.id.endswith(RESERVE):
             return
         failed = record.cause == "failure"
-        self.counters[m.STEP_ATTEMPTS][workflow, step, "failed" if failed else "ok"] += 1
+        self.counters[m.STEP_ATTEMPTS][workflow, step, "failed"] += failed
+        self.counters[m.STEP_ATTEMPTS][workflow, step, "ok"] += not failed
         if record.took:
             self._observe(m.STEP_DURATION, (workflow, step), record.took, record)
         if not failed:

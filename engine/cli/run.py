@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from engine.supervisor import Progress
 
 _PLAIN_SECONDS = 5.0
+_CALM = frozenset({"starting", "running", "stopping", "stopped"})
+"""What happens in the course of things."""
 
 
 def register(app: typer.Typer) -> None:
@@ -87,12 +89,11 @@ def run(
         "otlp": otlp,
         "metrics": metrics,
     }
-    _supervise(
-        {name: value for name, value in given.items() if value is not None}, accept, restore, _observer(quiet, as_json)
-    )
+    flags = {name: value for name, value in given.items() if value is not None}
+    _supervise(flags, accept, restore, quiet, as_json)
 
 
-def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, observer: _Screen | _Lines | _Json) -> None:
+def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, quiet: bool, as_json: bool) -> None:
     from engine.loader import find_application, import_application
     from engine.settings import load
     from engine.supervisor import Supervisor
@@ -101,6 +102,7 @@ def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, observ
     settings = loaded.settings
     app = settings.app or find_application(settings.app_path)
     application = import_application(app, settings.app_path)
+    observer = _observer(quiet, as_json, settings.log_format)
     with observer:
         observer.say(
             "starting", f"{app} on {_short(settings.data)}" + (f", log {settings.log}" if settings.log else "")
@@ -108,10 +110,12 @@ def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, observ
         Supervisor(loaded, app, application, observer, accept=accept, restore=restore).run()
 
 
-def _observer(quiet: bool, as_json: bool) -> _Screen | _Lines | _Json:
+def _observer(quiet: bool, as_json: bool, log_format: str) -> _Screen | _Lines | _Json:
     if as_json:
         return _Json()
-    return _Screen() if sys.stdout.isatty() and not quiet else _Lines(quiet=quiet)
+    if sys.stdout.isatty() and not quiet:
+        return _Screen()
+    return _Logged(quiet=quiet) if log_format == "json" else _Lines(quiet=quiet)
 
 
 class _Lines:
@@ -121,20 +125,34 @@ class _Lines:
         self._quiet = quiet
         self._shown = 0.0
 
-    def say(self, what: str, words: str, **_facts: object) -> None:
-        if not self._quiet or what not in {"starting", "running", "stopping", "stopped"}:
-            line(f"{time.strftime('%H:%M:%S')} {words}")
+    def say(self, what: str, words: str, **facts: object) -> None:
+        if not self._quiet or what not in _CALM:
+            self._write(what, words, facts)
 
     def show(self, progress: Progress) -> None:
         if not self._quiet and time.monotonic() - self._shown >= _PLAIN_SECONDS:
             self._shown = time.monotonic()
-            line(f"{time.strftime('%H:%M:%S')} {figures(progress)}")
+            self._write("figures", figures(progress), facts_of(progress))
+
+    def _write(self, what: str, words: str, facts: dict[str, Any]) -> None:
+        del what, facts
+        line(f"{time.strftime('%H:%M:%S')} {words}")
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class _Logged(_Lines):
+    """The same as lines of a log in JSON, for who gathers logs."""
+
+    def _write(self, what: str, words: str, facts: dict[str, Any]) -> None:
+        from engine import logs
+
+        level: logs.Level = "info" if what in {*_CALM, "figures"} else "warning"
+        line(logs.line("longwatch", level, words, "json", what=what, **facts))
 
 
 class _Json:
@@ -164,7 +182,7 @@ class _Screen:
     def say(self, what: str, words: str, **_facts: object) -> None:
         from rich.text import Text
 
-        calm = what in {"starting", "running", "stopping", "stopped"}
+        calm = what in _CALM
         self._live.console.print(Text(f"{time.strftime('%H:%M:%S')} {plain(words)}", style="" if calm else "yellow"))
 
     def show(self, progress: Progress) -> None:

@@ -128,12 +128,14 @@ def test_for_people_the_exception_stands_below_its_line(written: StringIO) -> No
 
 
 def test_facts_are_scrubbed_and_what_json_does_not_know_is_written_as_text(written: StringIO) -> None:
-    facts = {"url": "http://ann:hunter2@models.example/v1", "path": Path("a"), "count": 3, "sure": True}
+    url = "http://ann:hunter2@models.example/v1"
+    facts = {"url": url, "path": Path("a"), "count": 3, "sure": True, "tried": [{"url": url}, None]}
     logging.getLogger("claims").info("asked", extra=facts)
     (line,) = lines(written)
 
     assert line["url"] == "http://***@models.example/v1"
     assert line["path"] == repr(Path("a"))
+    assert line["tried"] == [{"url": "http://***@models.example/v1"}, None]
     assert (line["count"], line["sure"]) == (3, True)
 
 

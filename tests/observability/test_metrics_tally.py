@@ -374,3 +374,16 @@ def test_counters_are_told_only_when_all_is_counted_that_the_journal_held(tmp_pa
         seen.append(exposition.is_whole)
 
     assert seen == [False, False, False, True, True]
+
+
+def test_what_alerts_look_at_begins_at_nothing_so_that_the_first_one_is_seen() -> None:
+    tally = tally_of(
+        [
+            record(seq=1, name="Submitted"),
+            record(cause="result", name="assess", attempt=1, started=1),
+        ]
+    )
+
+    assert tally.counters[m.HALTS]["claims",] == 0
+    assert tally.counters[m.DEAD_LETTERS_TOTAL] == {("claims",): 0}
+    assert tally.counters[m.STEP_ATTEMPTS] == {("claims", "assess", "ok"): 1, ("claims", "assess", "failed"): 0}
