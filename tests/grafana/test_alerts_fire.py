@@ -22,6 +22,7 @@ import pytest
 
 from engine import Event
 from engine.client import Client
+from engine.log.server import EmbeddedRedis
 from engine.testing.providers import Answer, Provider, Tokens
 from grafana import fill, queries, shipped
 from grafana.alerts import alerts, rules
@@ -86,7 +87,7 @@ class Night:
 
 @contextmanager
 def engine(data: Path, otlp: str, provider: Provider) -> Iterator[subprocess.Popen[str]]:
-    """`longwatch run`, as anybody would; its process group is gone at the end."""
+    """`longwatch run`, as anybody would. At the end it is killed, and its Redis, which outlives it on purpose."""
     (port,) = free_ports((0,))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LONGWATCH_", "OTEL_"))}
     ours = {
@@ -120,6 +121,7 @@ def engine(data: Path, otlp: str, provider: Provider) -> Iterator[subprocess.Pop
     finally:
         process.kill()
         process.wait(30)
+        EmbeddedRedis(data, "always").stop()
 
 
 @pytest.fixture
