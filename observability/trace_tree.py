@@ -235,8 +235,9 @@ class _Tree:
         episode.last, episode.ended = record.at, record.ends or record.episode is None
 
     def _episode(self, record: Record) -> EpisodeNode:
+        began = record.visit - (record.from_ != record.to)  # so many visits there were before it
         told = record.episode or Episode(
-            record.seq, record.at, record.cause, record.name, record.id, record.source, record.from_, record.visit
+            record.seq, record.at, record.cause, record.name, record.id, record.source, record.from_, began
         )
         found = self._episodes.get(told.seq)
         if found is None:
