@@ -15,13 +15,14 @@ from engine import Application
 from engine.core.entry import Used
 from engine.core.ids import RunId
 from engine.core.record import Record, read_record
+from engine.core.trace import from_uber
 from engine.log.protocol import Header
 from engine.testing import Simulation, Simulations
 from observability.projection import Projection
 from observability.span import CLIENT, CONSUMER, ERROR, PRODUCER, Span
 from tests.core.engine_model import Engine
 from tests.core.test_properties import actions, play, scripts
-from tests.core.zoo import Noise, Paid, Placed, Shipped, Withdrawn, order, tell
+from tests.core.zoo import Asked, Noise, Paid, Placed, Shipped, Withdrawn, fetch, order, patient, tell, work
 from tests.observability.drawn import RECORDS
 from tests.observability.traces import HEADER, PROJECTION, Traces, disordered, gather, only, orphans, tree
 from tests.testing.office import ROME, Approved, TripWanted, book, customer, trip
@@ -112,9 +113,34 @@ def test_a_timer_is_an_episode_of_its_own(shop: Simulation[Placed]) -> None:
     assert orphans(traces) == []
 
 
-def test_retries_of_a_short_while_are_one_trace(shop: Simulation[Placed]) -> None:
+def test_retries_of_a_short_while_are_one_trace() -> None:
+    run = Simulation(work)
+    run.fake(patient, lambda name: 4)
+    failures = [OSError("no"), OSError("no")]
+
+    def at_last(name: str) -> int:
+        if failures:
+            raise failures.pop()
+        return 3
+
+    run.fake(fetch, at_last)
+    run.send(Asked())
+    run.advance(minutes=1)
+    traces = of(run)
+    attempts = [s for s in traces.values() if s.named.get("workflow.step") == "fetch"]
+
+    assert [(s.named["workflow.attempt"], s.status == ERROR) for s in attempts] == [(1, True), (2, True), (3, False)]
+    assert attempts[0].named["error.type"] == "OSError"
+    assert {s.trace for s in attempts} == {only(traces, "process Asked").trace}
+    assert orphans(traces) == []
+
+
+def test_an_episode_is_linked_to_its_run(shop: Simulation[Placed]) -> None:
     shop.send(Placed(order="o1"))
-    assert only(of(shop), "process Placed").links[0].reason == "run"
+    root = only(of(shop), "process Placed")
+
+    assert [link.reason for link in root.links] == ["run"]
+    assert root.named["workflow.link.run"] == f"{root.links[0].trace}/{root.links[0].id}"
 
 
 def test_a_halt_is_an_error_of_its_episode_and_of_the_place_where_the_run_waits(shop: Simulation[Placed]) -> None:
@@ -245,6 +271,14 @@ def test_an_event_from_outside_is_linked_to_what_sent_it(shop: Simulation[Placed
     assert root.parent == ""
     assert next((link.trace, link.id, link.reason) for link in root.links) == (*OURS.split("-")[1:3], "producer")
     assert root.named["workflow.link.producer"] == "4bf92f3577b34da6a3ce929d0e0e4736/00f067aa0ba902b7"
+
+
+def test_an_old_jaeger_client_is_linked_to_as_well(shop: Simulation[Placed]) -> None:
+    shop.send(Placed(order="o1"))
+    uber = "4bf92f3577b34da6a3ce929d0e0e4736:f067aa0ba902b7:0:1"
+    root = only(told(shop, traceparent=from_uber(uber)), "process Placed")
+
+    assert (root.links[0].trace, root.links[0].id) == tuple(OURS.split("-")[1:3])
 
 
 @pytest.mark.parametrize("text", ["rubbish", "00-0-0-01", f"{OURS}-more", "ff" + OURS[2:]])
