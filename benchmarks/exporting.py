@@ -189,8 +189,10 @@ def cost(bench: Bench, rounds: int = 2) -> Cost:
     beside: list[tuple[Flood, float, float]] = []
     with Receiver() as receiver:
         for _ in range(rounds):
-            without.append(flood.measure(bench, bench.options.one_backend, 1))
-            beside.append(_flood_beside(bench, receiver.url))
+            with Bench(bench.options) as fresh:
+                without.append(flood.measure(fresh, bench.options.one_backend, 1))
+            with Bench(bench.options) as fresh:
+                beside.append(_flood_beside(fresh, receiver.url))
     slow = sum(each.runs_per_s for each, _, _ in beside) / rounds
     fast = sum(each.runs_per_s for each in without) / rounds
     floods = [*without, *(each for each, _, _ in beside)]
