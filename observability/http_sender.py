@@ -60,14 +60,8 @@ class HttpSender:
                     answer.release_conn()
             finally:
                 answer.close()  # who has more to say than anybody listens to is hung up on; else nothing happens
-        except (urllib3.exceptions.SSLError, urllib3.exceptions.LocationValueError) as error:
-            return Answer(Verdict.MISCONFIGURED, "tls" if isinstance(error, urllib3.exceptions.SSLError) else "url")
-        except urllib3.exceptions.NewConnectionError:
-            return Answer(Verdict.LATER, "connection refused")  # to urllib3 this one is a timeout too
-        except urllib3.exceptions.TimeoutError:
-            return Answer(Verdict.LATER, "timeout")
-        except (urllib3.exceptions.HTTPError, OSError):
-            return Answer(Verdict.LATER, "connection broken")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return _failed(error, self._collector)
         found = _answer(answer.status, answer.headers, read)
         return found._replace(words=self._collector.quote(found.words))
 
@@ -83,6 +77,23 @@ def _headers(collector: Collector) -> dict[str, str]:
     if at:
         headers["authorization"] = "Basic " + base64.b64encode(unquote(credentials).encode()).decode()
     return headers | dict(collector.headers)
+
+
+def _failed(error: Exception, collector: Collector) -> Answer:
+    """What a failure below HTTP means."""
+    match error:
+        case urllib3.exceptions.SSLError():
+            return Answer(Verdict.MISCONFIGURED, "tls", collector.quote(str(error)))
+        case urllib3.exceptions.LocationValueError():
+            return Answer(Verdict.MISCONFIGURED, "url")
+        case urllib3.exceptions.NameResolutionError():
+            return Answer(Verdict.LATER, "host not found")
+        case urllib3.exceptions.NewConnectionError():  # to urllib3 this one is a timeout too
+            return Answer(Verdict.LATER, "connection refused")
+        case urllib3.exceptions.TimeoutError():
+            return Answer(Verdict.LATER, "timeout")
+        case _:
+            return Answer(Verdict.LATER, "connection broken", collector.quote(str(error)))
 
 
 def _answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:

@@ -344,6 +344,23 @@ def test_keys_that_a_server_repeats_are_not_said(stack: ExitStack, caplog: pytes
     assert "t0ken" not in repr(bench.collector)
 
 
+@pytest.mark.parametrize(
+    ("url", "reason", "verdict"),
+    [
+        ("https://127.0.0.1:{port}", "tls", Verdict.MISCONFIGURED),
+        ("http://127.0.0.1:port", "url", Verdict.MISCONFIGURED),
+        ("http://nowhere.invalid:4318", "host not found", Verdict.LATER),
+        ("http://127.0.0.1:1", "connection refused", Verdict.LATER),
+    ],
+)
+def test_what_fails_below_http_is_told(http: Bench, url: str, reason: str, verdict: Verdict) -> None:
+    sender = open_sender(Collector(url.replace("{port}", http.url.rpartition(":")[2])))
+    answer = sender.send(b"")
+    sender.close()
+
+    assert (answer.reason, answer.verdict) == (reason, verdict)
+
+
 def test_headers_are_read_as_opentelemetry_writes_them() -> None:
     text = "api-key=a%20b , Authorization = Basic%20eHg= ,broken,=x,bad name=1,evil=a%0d%0ab,c="
 
