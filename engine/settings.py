@@ -285,8 +285,9 @@ class Settings(BaseModel):
     trace_rule: str = Field(
         "all",
         description=(
-            "Which traces are sent: `all`, or a rule that keeps what failed, halted, took long or cost much, and a "
-            "share of the rest. Records and a hash alone decide, so it can be changed later and applied to the past."
+            "Which traces are sent: `all`, or what failed, halted, took long or cost much, and a share of the rest, "
+            "such as `errors, halted, over 2d, cost over 1.50, 10%`. Records and a hash alone decide, so it can be "
+            "changed later and applied to the past."
         ),
     )
     metrics: Annotated[str, Field(pattern=_PLACE)] = Field(

@@ -100,6 +100,10 @@ def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, quiet:
 
     loaded = load(flags)
     settings = loaded.settings
+    if settings.otlp:
+        from observability.sampling import Rule
+
+        Rule.read(settings.trace_rule)  # here, and not in a process whose words come later
     app = settings.app or find_application(settings.app_path)
     application = import_application(app, settings.app_path)
     observer = _observer(quiet, as_json, settings.log_format)

@@ -15,6 +15,7 @@ import pytest
 from engine import companions, supervisor
 from engine.companions import Companions, companions_of
 from engine.settings import Settings
+from tests.cli.conftest import Longwatch
 from tests.cli.test_supervisor import Ear, interrupt, note, project, supervise
 
 __all__ = ["project"]
@@ -156,6 +157,13 @@ def test_one_ends_with_a_supervisor_that_was_killed(tmp_path: Path, monkeypatch:
     parent.wait()
 
     until(lambda: not lives(child))
+
+
+def test_a_rule_for_traces_that_is_none_is_told_before_anything_is_started(longwatch: Longwatch) -> None:
+    answer = longwatch("run", "--otlp", "http://collector:4318", LONGWATCH_TRACE_RULE="best")
+
+    assert answer.returncode == 2
+    assert "'best' is no part of a rule for traces" in answer.stderr
 
 
 @pytest.mark.redis
