@@ -100,5 +100,9 @@ def within(before: Snapshot, gone: tuple[Group, ...]) -> tuple[Group, ...]:
 
 
 def dropped(calls: Iterator[Pending]) -> Iterator[Dropped]:
-    """Of calls that nobody waits for any longer, those whose attempt runs and that have kept something."""
-    return (Dropped(c.id, c.step, c.attempt, c.since) for c in calls if c.status == "running" and c.kept)
+    """Of calls that nobody waits for any longer, those that something in the trace hangs on.
+
+    These are the ones that have kept something in an attempt that runs, and those that another run was asked by.
+    """
+    hung = (c for c in calls if (c.status == "running" and c.kept) or c.status == "asked")
+    return (Dropped(c.id, c.step, c.attempt, c.since) for c in hung)

@@ -54,7 +54,7 @@ def pay(fold: Fold, call: Pending, step: Step[Any, Any]) -> Pending:
         bounds=account.Bounds.of(budget),
     )
     asker = Asker(fold.workflow.name, fold.entry.key, fold.snap.run, CallId(f"{call.id}{RESERVE}"))
-    fold.commands.append(AskRun(reserve, asker, fold.place_of(call), "", *fold.carried()))
+    fold.commands.append(AskRun(reserve, asker, _place(fold), "", *fold.carried()))
     return msgspec.structs.replace(call, status="reserving", account=fold.workflow.account)
 
 
@@ -196,8 +196,13 @@ def _name(fold: Fold, call: Pending) -> str:
 def _tell(fold: Fold, key: str, run: RunId, call: str, needs: account.Sum, used: account.Sum) -> None:
     settle = account.Settle(account=key, call=call, origin=_origin(fold), needs=needs, used=used)
     asker = Asker(fold.workflow.name, fold.entry.key, run)
-    span = span_id("episode", run, fold.episode.seq if fold.episode is not None else 0)
-    fold.commands.append(AskRun(settle, asker, traceparent(fold.trace, span), "", *fold.carried()))
+    fold.commands.append(AskRun(settle, asker, _place(fold), "", *fold.carried()))
+
+
+def _place(fold: Fold) -> str:
+    """Accounts are asked by the episode, not by an attempt: one that cannot be paid for never begins."""
+    span = span_id("episode", fold.snap.run, fold.episode.seq if fold.episode is not None else 0)
+    return traceparent(fold.trace, span)
 
 
 def _origin(fold: Fold) -> account.Origin:
