@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from engine.log.errors import LogError, LogUnavailable
 from engine.log.protocol import Header, Item, output_id
 from engine.view.history import history, record_at
+from engine.view.view import RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from engine.core.record import Record
     from engine.session import Session
-    from engine.view.view import RunRow
 
-__all__ = ["Header", "Item", "Journal", "LogError", "LogUnavailable", "output_id"]
+__all__ = ["Header", "Item", "Journal", "LogError", "LogUnavailable", "RunRow", "output_id"]
 
 
 class Journal:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from engine.core.record import Published, Record
-    from engine.journal import Header, Item
-    from engine.view.view import RunRow
+    from engine.journal import Header, Item, RunRow
 
 PUBLISHED: Final = re.compile(r"([0-9a-f]{16})\.(\d{1,18})\.\d{1,18}", re.ASCII)
 """The name of an event that a run published."""
