@@ -416,7 +416,10 @@ class _Making:
     def _visits(self) -> None:
         """The state and the superstates that were left."""
         record = self._record
-        run, left = record.run, record.left
+        run = record.run
+        # A final state's own superstates are told as left as well: nobody has been in them, and nothing hangs on them.
+        moved = record.left[0].visit != record.visit
+        left = tuple([group for group in record.left if not (moved and group.visit == record.visit)])
         around = (*left, *record.within[:1])
         end = _visit_ns(record.at, record.visit)
         root = span_id("run", run)

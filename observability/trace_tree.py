@@ -73,7 +73,7 @@ class AttemptNode(Struct, omit_defaults=True):
 
     number: int
     result: str = "under way"
-    """`ok`, `failed`, `asked people`, `answered`, `given up`, `under way`."""
+    """`ok`, `failed`, `asked people`, `asked another run`, `answered`, `given up`, `under way`."""
     took_ms: float = 0.0
     error: str = ""
     asks: str = ""
@@ -228,6 +228,9 @@ class _Tree:
         episode.published += [(each.id, each.type, each.key) for each in record.published]
         for call in record.dropped:
             episode.call(call.id, call.step).attempt(call.attempt).result = "given up"
+        for asked in record.calls:
+            if asked.status == "asked" and asked.id.partition(".")[0] == str(record.seq):
+                episode.call(asked.id, asked.step).attempt(asked.attempt).result = "asked another run"
         if record.halted is not None:
             episode.halted = record.halted.error
         if record.began:
@@ -300,6 +303,8 @@ class _Tree:
                 episode.notes.append(f"{words(record.cause, record.name)}: {record.ignored}")
         elif record.cause in _OF_CALLS and not record.id.endswith(_RESERVATION):
             self._of_call(record, episode.call(record.id, record.name))
+        elif record.id.endswith(_RESERVATION):
+            episode.notes.append(f"{record.name}: its budget has answered")
         elif not first:
             episode.notes.append(words(record.cause, record.name) + (f" by {record.who}" if record.who else ""))
 

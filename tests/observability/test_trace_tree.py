@@ -108,6 +108,7 @@ def test_an_answer_of_another_run_is_no_attempt_of_ones_own() -> None:
     run.send(TripWanted(trip="rome", customer="ann"))
     tree = tree_of(run.records)
 
+    assert tree.start[0].calls[0].attempts[0].result == "asked another run"
     assert tree.visits[0].episodes[0].cause == "failure ask TripsAsked"
     assert tree.visits[0].episodes[0].goes_on
 
