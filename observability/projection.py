@@ -525,7 +525,8 @@ def _message(cause: str, name: str, id_: str) -> Attributes:
 
 
 def _call(step: str, call: str, attempt: int) -> list[tuple[str, Value]]:
-    return [(names.STEP, step), (names.CALL, call), (names.ATTEMPT, attempt)]
+    own: list[tuple[str, Value]] = [(names.STEP, step)] if step else []
+    return [*own, (names.CALL, call), (names.ATTEMPT, attempt)]
 
 
 def _part(record: Record) -> tuple[str, int, Attributes]:

@@ -301,6 +301,8 @@ class _Tree:
         if record.ignored:
             if not first or record.cause in _OF_CALLS:
                 episode.notes.append(f"{words(record.cause, record.name)}: {record.ignored}")
+        elif record.cause == "answer":
+            episode.notes.append(f"{record.inner}: answered by {record.who}")
         elif record.cause in _OF_CALLS and not record.id.endswith(_RESERVATION):
             self._of_call(record, episode.call(record.id, record.name))
         elif record.id.endswith(_RESERVATION):
@@ -309,9 +311,6 @@ class _Tree:
             episode.notes.append(words(record.cause, record.name) + (f" by {record.who}" if record.who else ""))
 
     def _of_call(self, record: Record, call: CallNode) -> None:
-        if record.cause == "answer":
-            call.attempt(record.attempt or 1).asks = f"{record.inner}: answered by {record.who}"
-            return
         attempt = call.attempt(record.attempt or 1)
         if record.cause == "kept":
             if record.kind != "progress":

@@ -99,7 +99,8 @@ def test_what_a_call_keeps_and_asks_is_told() -> None:
     run.answer(Leave(granted=True), who="cy")
     tree = tree_of(run.records)
     assert tree.episodes[-1].cause == "answer book"
-    assert [a.result for a in tree.episodes[-1].calls[0].attempts][-1] == "ok"
+    assert tree.episodes[-1].notes[0].endswith(": answered by cy")
+    assert [(a.number, a.result) for a in tree.episodes[-1].calls[0].attempts] == [(2, "ok")]
     assert msgspec.json.encode(tree)
 
 
