@@ -57,6 +57,11 @@ def moment(ns: int) -> int:
     return min(max(ns, 0), MAX_NS)
 
 
+def ending(draft: Draft) -> int:
+    """When it ends, a nanosecond after its beginning at least: Jaeger takes a span of no length for a wrong one."""
+    return moment(max(draft.end_ns, draft.start_ns + 1))
+
+
 def joined(common: Attributes, own: Attributes) -> tuple[Attributes, int]:
     """All attributes of a span, each name once, and how many are left out."""
     named = dict(common)
@@ -75,7 +80,7 @@ def whole(draft: Draft) -> Span:
         name=clean(draft.name, LONGEST_NAME),
         kind=draft.kind,
         start_ns=moment(draft.start_ns),
-        end_ns=moment(draft.end_ns),
+        end_ns=ending(draft),
         status=draft.status,
         message=clean(draft.message),
         attributes=attributes,

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from observability import names
-from observability.limits import LONGEST_NAME, LONGEST_VALUE, MOST_ATTRIBUTES, MOST_LINKS, clean, fit, joined, moment
+from observability.limits import (
+    LONGEST_NAME,
+    LONGEST_VALUE,
+    MOST_ATTRIBUTES,
+    MOST_LINKS,
+    clean,
+    ending,
+    fit,
+    joined,
+    moment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -188,7 +198,7 @@ def write_draft(draft: Draft) -> bytes:
         _SPAN_NAMES[draft.name],
         b"\x30",
         _varint(draft.kind),
-        _TIMES(0x39, moment(draft.start_ns), 0x41, moment(draft.end_ns)),
+        _TIMES(0x39, moment(draft.start_ns), 0x41, ending(draft)),
         common,
         _attributes(own),
     ]

@@ -375,7 +375,7 @@ class _Making:
             _root_name(episode.cause, episode.name),
             kind,
             self._start,
-            self._end,
+            self._end + 1,
             self._of_episode,
             tuple(own),
         )

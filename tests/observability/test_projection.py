@@ -97,7 +97,7 @@ def test_a_run_that_waits_says_for_what_and_until_when(shop: Simulation[Placed])
     assert isinstance(waits, tuple)
     assert "timer Waiting.expire at 2026-01-19T09:00:00.000Z" in waits
     assert stay.named["workflow.waits_until"] == "2026-01-08T09:00:00.000Z"
-    assert stay.start_ns == stay.end_ns
+    assert stay.end_ns == stay.start_ns + 1
     assert stay.links[0].reason == "episode"
     assert stay.named["workflow.link.episode"] == f"{stay.links[0].trace}/{stay.links[0].id}"
 
