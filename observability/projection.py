@@ -183,7 +183,11 @@ class _Making:
         id_ = span_id("attempt", record.run, record.id, record.attempt)
         late = span_id("again", record.run, record.seq) if record.again else ""
         start, end = self._times(record.started, record.took)
+        name = record.name or "step"
         own = [*_call(record.name, record.id, record.attempt), (names.TOOK, record.took / US)]
+        if record.kind == "agent":
+            own += [(names.OPERATION, names.INVOKE_AGENT), (names.AGENT, name)]
+            name = f"{names.INVOKE_AGENT} {name}"
         error = ""
         if record.cause == "failure":
             error = record.error or "failed"
@@ -195,7 +199,7 @@ class _Making:
         if late:
             own.append((names.AGAIN, True))
         own += content.of_result(record)
-        self._add(late or id_, record.name or "step", INTERNAL, start, end, tuple(own), error)
+        self._add(late or id_, name, INTERNAL, start, end, tuple(own), error)
         self._inner(start, end, instead=late)
 
     def _answered(self) -> None:

@@ -496,9 +496,17 @@ class Fold:
                 starts=len([c for c in self.commands[commands:] if type(c) is StartCall]),
                 dropped=tuple(self.dropped),
                 content=workflow.contents.of(entry, before) if workflow.content and not ignored else NOTHING,
-                **{**told_by(entry), **self.told},
+                **{**told_by(entry), **self._of_agent(name, entry), **self.told},
             )
         )
+
+    def _of_agent(self, name: str, entry: Entry | None) -> dict[str, str]:
+        """That an attempt is one of a step that thinks."""
+        if isinstance(entry, ResultEntry | FailureEntry | AskedEntry):
+            step = self.workflow.steps.get(name)
+            if step is not None and step.model:
+                return {"kind": "agent"}
+        return {}
 
     def fire_due(self, until: int, position: Position) -> bool:
         """Every timer due at or before `until`, in order of due time. False: one of them halted the run."""

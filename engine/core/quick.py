@@ -67,7 +67,7 @@ def quick_result(
         return None
     if call.kept or call.reserved:
         return None
-    if progress.size != 1 or progress.work != call.work:
+    if progress.size != 1 or progress.work != call.work or workflow.steps[call.step].model:
         return None
     try:
         spec = workflow.specs[snap.state]

@@ -210,8 +210,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The state and the superstates that this left, from the inside out; all of them where it ended the run."""
     within: tuple[Group, ...] = ()
     """The superstates around those that this left, in which the run stays, from the inside out."""
-    kind: Kind | Literal[""] = ""
-    """Of a kept result."""
+    kind: Kind | Literal["", "agent"] = ""
+    """Of a kept result. `agent`: of an attempt whose step has a model."""
     started: int = 0
     """When the attempt began, or the part of it that this keeps: wall ms, as `took` is wall time."""
     spans: Raw = NOTHING

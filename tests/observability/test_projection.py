@@ -304,9 +304,7 @@ def test_an_agent_of_ten_turns_is_told_turn_by_turn() -> None:
     traces = of(run)
     chats = [s for s in traces.values() if s.name.startswith("chat ")]
     tools = [s for s in traces.values() if s.name == "execute_tool weather_on"]
-    (attempt,) = (
-        s for s in traces.values() if s.named.get("workflow.step") == "assess" and "workflow.part" not in s.named
-    )
+    (attempt,) = (s for s in traces.values() if s.name == "invoke_agent assess")
 
     assert (len(chats), len(tools)) == (10, 9)
     assert {s.parent for s in (*chats, *tools)} == {attempt.id}
