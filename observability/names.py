@@ -18,6 +18,8 @@ SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
 
 SERVICE_NAME: Final = "service.name"
 LOG_ID: Final = "longwatch.log_id"
+CLOCK: Final = "host.id"
+"""All times are the log's, so to a server that mends the clocks of hosts the log is the host."""
 
 # On every span ----------------------------------------------------------------------------------------------------
 

@@ -254,7 +254,7 @@ def resource_of(log_id: str, environ: Mapping[str, str] = os.environ) -> Attribu
     Source: OpenTelemetry, "Environment Variable Specification": OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES
     (`key=value` by commas, percent-encoded).
     """
-    told = {names.SERVICE_NAME: names.SERVICE, names.LOG_ID: log_id}
+    told = {names.SERVICE_NAME: names.SERVICE, names.LOG_ID: log_id, names.CLOCK: log_id}
     for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
         key, sign, value = pair.partition("=")
         if sign and key.strip():

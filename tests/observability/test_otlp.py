@@ -151,6 +151,7 @@ def test_the_resource_says_which_log_and_what_the_environment_adds() -> None:
     assert resource_of("log-1", environ) == (
         ("service.name", "longwatch"),
         ("longwatch.log_id", "log-1"),
+        ("host.id", "log-1"),
         ("deployment.environment.name", "test one"),
         ("team", "a"),
     )
