@@ -147,7 +147,6 @@ class Exporter:
         thread = threading.Thread(target=self._send, name="send", daemon=True)
         thread.start()
         try:
-            self._check_places()
             self._follow(once=once)
             self._hand_over(self._batcher.take())
         finally:
@@ -164,15 +163,20 @@ class Exporter:
         """Read until there is an end, which two empty reads in a row tell: one may just have come to the archive's."""
         empty = 0
         pause = 0.1
+        is_checked = False
         while not self._gave_up.is_set():
             ends = once or self._ending.is_set()
             try:
+                if not is_checked:  # a log that was away may have lost its end meanwhile
+                    self._check_places()
+                    is_checked = True
                 read = self._take(self._journal.follow(self._reading, 0 if ends else WAIT_MS, self._count))
                 pause = 0.1
             except LogUnavailable as error:
                 if self._ending.is_set():
                     return
                 _log.warning("the log is away, which is waited for: %s", error)
+                is_checked = False
                 pause = self._await_log(pause)
                 continue
             empty = 0 if read else empty + 1
@@ -210,8 +214,6 @@ class Exporter:
         self._hand_over(self._batcher.take())
         self._ending.wait(pause)
         self._beat()
-        with contextlib.suppress(LogUnavailable):
-            self._check_places()
         return min(2 * pause, LONGEST_PAUSE)
 
     def _check_places(self) -> None:
