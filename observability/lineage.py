@@ -235,9 +235,8 @@ class Lineage:
 
     def _answers_to(self, record: Record, seen: set[tuple[str, int]], depth: int) -> list[Happening]:
         """The runs that this record's calls ask: only a look through the journal tells which."""
-        asked = [c for c in record.calls if c.status == "asked" and c.id.partition(".")[0] == str(record.seq)]
         made = []
-        for call in asked:
+        for call in record.asking:
             node = Happening(call.step, id=call.id, at=record.at, below=[])
             if self._scans and depth > 0:
                 node.below = self._takers(self._asking().get((record.run, call.id), ()), seen, depth - 1)

@@ -221,29 +221,26 @@ class _Making:
 
     def _asked(self) -> None:
         """The attempts that ask another run, from now on; what that run does hangs on them."""
-        record = self._record
-        for call in record.calls:
-            if call.status != "asked":
-                continue
-            if _made_by(call.id) == record.seq if call.attempt == 1 else self._retries(call.id):
-                id_ = span_id("attempt", record.run, call.id, call.attempt)
-                own = tuple(_call(call.step, call.id, call.attempt))
-                self._add(id_, call.step or "step", PRODUCER, self._end, self._end, own)
-
-    def _retries(self, call: str) -> bool:
-        record = self._record
-        return not record.ignored and ((record.cause, record.name) == ("order", "retry") or record.id == call)
+        for call in self._record.asking:
+            id_ = span_id("attempt", self._record.run, call.id, call.attempt)
+            own = tuple(_call(call.step, call.id, call.attempt))
+            self._add(id_, call.step or "step", PRODUCER, self._end, self._end, own)
 
     def _kept(self) -> None:
         record = self._record
         if record.kind == "progress":
             return
-        parent = span_id("attempt", record.run, record.id, record.attempt)
+        parent = "" if self._is_behind() else span_id("attempt", record.run, record.id, record.attempt)
         id_ = span_id("kept", record.run, record.id, record.inner)
         start, end = self._times(record.started, record.took)
         name, kind, own = _part(record)
         self._add(id_, name, kind, start, end, own, parent=parent)
         self._inner(start, end)
+
+    def _is_behind(self) -> bool:
+        """Whether the attempt that kept this was over before, perhaps in another episode."""
+        call = self._record.id
+        return any(each.id == call and each.status != "running" for each in self._record.calls)
 
     def _inner(self, start: int, end: int, instead: str = "") -> None:
         """What libraries made in it; with `instead` that span is the parent of those that hung on the attempt."""
@@ -597,12 +594,6 @@ def _words(cause: str, name: str) -> str:
 
 def _visit_ns(at: int, visit: int) -> int:
     return at * MS + min(max(visit, 0), LAST) * US
-
-
-def _made_by(call: str) -> int:
-    """Number of the record that made a call."""
-    head = call.partition(".")[0]
-    return int(head) if head.isdecimal() and len(head) < len(str(1 << 63)) else 0
 
 
 def _is_id(text: str) -> bool:

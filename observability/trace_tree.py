@@ -228,9 +228,8 @@ class _Tree:
         episode.published += [(each.id, each.type, each.key) for each in record.published]
         for call in record.dropped:
             episode.call(call.id, call.step).attempt(call.attempt).result = "given up"
-        for asked in record.calls:
-            if asked.status == "asked" and asked.id.partition(".")[0] == str(record.seq):
-                episode.call(asked.id, asked.step).attempt(asked.attempt).result = "asked another run"
+        for asked in record.asking:
+            episode.call(asked.id, asked.step).attempt(asked.attempt).result = "asked another run"
         if record.halted is not None:
             episode.halted = record.halted.error
         if record.began:

@@ -100,9 +100,8 @@ def within(before: Snapshot, gone: tuple[Group, ...]) -> tuple[Group, ...]:
 
 
 def dropped(calls: Iterator[Pending]) -> Iterator[Dropped]:
-    """Of calls that nobody waits for any longer, those that something in the trace hangs on.
+    """Of calls that nobody waits for any longer, those that have kept something in an attempt that runs.
 
-    These are the ones that have kept something in an attempt that runs, and those that another run was asked by.
+    What they kept hangs on the attempt. One that asked another run is told of where it asked.
     """
-    hung = (c for c in calls if (c.status == "running" and c.kept) or c.status == "asked")
-    return (Dropped(c.id, c.step, c.attempt, c.since) for c in hung)
+    return (Dropped(c.id, c.step, c.attempt, c.since) for c in calls if c.status == "running" and c.kept)

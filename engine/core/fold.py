@@ -94,6 +94,7 @@ class Fold:
     __slots__ = (
         "_drawn",
         "_trace",
+        "asking",
         "at",
         "before",
         "behind",
@@ -152,6 +153,7 @@ class Fold:
         """What the application is part of."""
         self._trace = ""
         self.dropped: list[Dropped] = []
+        self.asking: list[PendingCall] = []
         self.told: dict[str, Any] = {}
         """What the record tells beside what it takes over from the entry."""
 
@@ -355,7 +357,7 @@ class Fold:
         state, commands, published = self.known_state, len(self.commands), self.published
         from_, index = before.state, len(self.records)
         self.made, self._drawn, self.changed, self.published = 0, 0, False, []
-        self.dropped, self.told = [], {}
+        self.dropped, self.asking, self.told = [], [], {}
         self._go_on(self.snap, before.episode or episode.begin(before, self.at, cause, name, id_, source, entry))
         self.snap.seq += 1
         self.current = entry
@@ -382,7 +384,7 @@ class Fold:
         if failure is None:
             return True
         self.snap, self.known_state, self.changed, self.published = _copy(before), state, False, []
-        self.dropped, self.told = [], {}
+        self.dropped, self.asking, self.told = [], [], {}
         del self.commands[commands:]
         self.snap.seq += 1
         if before.halted is None:
@@ -495,6 +497,7 @@ class Fold:
                 late=self.place.at - self.at if cause == "timer" else 0,
                 starts=len([c for c in self.commands[commands:] if type(c) is StartCall]),
                 dropped=tuple(self.dropped),
+                asking=tuple(self.asking),
                 content=workflow.contents.of(entry, before) if workflow.content and not ignored else NOTHING,
                 **{**told_by(entry), **self._of_agent(name, entry), **self.told},
             )

@@ -224,6 +224,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How many attempts this started."""
     dropped: tuple[Dropped, ...] = ()
     """Calls that this gave up and of which results are kept."""
+    asking: tuple[PendingCall, ...] = ()
+    """Calls by which this asked other runs, all of them."""
     content: Raw = NOTHING
     """What came in, in a workflow that wants it recorded: never with what is marked `Secret`."""
 

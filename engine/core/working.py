@@ -14,6 +14,7 @@ from engine.core.entry import Asker, FailureEntry, ResultEntry
 from engine.core.ids import CallId
 from engine.core.model import State
 from engine.core.reaction import AskRun, CancelCall, Forget, StartCall
+from engine.core.record import PendingCall
 from engine.core.snapshot import Pending, Progress, Snapshot
 from engine.core.steps import Step, StepHalts
 
@@ -210,6 +211,7 @@ def ask_run(fold: Fold, step: Step[Any, Any], call: Pending) -> None:
     id_ = f"{fold.snap.run}.{fold.snap.seq}.{call.id}"
     question = step.read_input(bytes(call.input))
     fold.put(call)
+    fold.asking.append(PendingCall(call.id, call.step, call.attempt))
     fold.commands.append(AskRun(question, asker, call.asked, id_, *fold.carried()))
 
 

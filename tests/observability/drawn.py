@@ -125,6 +125,7 @@ RECORDS = st.builds(
     calls=st.lists(
         st.builds(PendingCall, TEXT.map(CallId), TEXT, NUMBERS, NUMBERS, CALL_STATUSES, TEXT, NUMBERS), max_size=2
     ).map(tuple),
+    asking=st.lists(st.builds(PendingCall, TEXT.map(CallId), TEXT, NUMBERS), max_size=2).map(tuple),
     inner=TEXT,
     used=st.one_of(st.none(), st.builds(Used, TEXT, TEXT, TEXT, NUMBERS, NUMBERS, cost=st.one_of(st.none(), NUMBERS))),
     asker=st.one_of(st.none(), st.builds(Asker, TEXT, TEXT, TEXT.map(RunId))),
