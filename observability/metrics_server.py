@@ -218,6 +218,7 @@ class Server:
         self._tried = -AGAIN_SECONDS
         self._told = False
         self._targets: list[dict[str, object]] = []
+        self._can_write = True
 
     def end(self) -> None:
         self._ending.set()
@@ -279,12 +280,19 @@ class Server:
         flink = [] if readings.vitals is None or not readings.is_up else list(readings.vitals.flink)
         found = [("longwatch", ours), ("flink", flink)]
         targets: list[dict[str, object]] = [{"targets": t, "labels": {"job": job}} for job, t in found if t]
-        if targets != self._targets:
-            path = self._settings.data / TARGETS
-            aside = path.with_name(path.name + ".new")
+        if targets == self._targets:
+            return
+        path = self._settings.data / TARGETS
+        aside = path.with_name(path.name + ".new")
+        try:
             aside.write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
             aside.replace(path)
-            self._targets = targets
+        except OSError as error:  # a full disk is no reason to tell nothing: that is when the metrics are wanted
+            if self._can_write:
+                _log.warning("%s cannot be written, which is tried again: %s", path, error)
+            self._can_write = False
+            return
+        self._targets, self._can_write = targets, True
 
     def _session(self) -> Session:
         """A session; beside an engine one that starts no server by itself, which is the supervisor's."""
@@ -341,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_file(settings.data / "logs" / "metrics.log", settings.log_format, settings.log_level)
     with _alone(settings.data) as is_alone:
         if not is_alone:
-            _log.error("another process serves the metrics of %s", settings.data)
+            _refuse(f"another process serves the metrics of {settings.data}: end it")
             return TAKEN
         return _serve(Server(settings, host, port))
 
@@ -352,9 +360,14 @@ def _serve(server: Server) -> int:
     try:
         server.run()
     except LogError as error:
-        _log.error("the log cannot be read: %s", error)
+        _refuse(f"the log cannot be read: {error}")
         return 1
     return 0
+
+
+def _refuse(words: str) -> None:
+    _log.error(words)
+    print(words, file=sys.stderr)  # noqa: T201 (the supervisor hands it on)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -177,7 +177,10 @@ def test_a_second_one_on_the_same_folder_ends(journal: Journal, processes: ExitS
     start(processes, journal.data, port)
     awaited(port, "longwatch_dead_letters", 0)
 
-    assert start(processes, journal.data, free_port()).wait(PATIENCE) == 3
+    second = start(processes, journal.data, free_port())
+    assert second.wait(PATIENCE) == 3
+    assert second.stdout is not None
+    assert "another process serves the metrics" in second.stdout.read()
 
 
 def test_it_outlives_a_redis_that_goes_and_comes_back(journal: Journal, processes: ExitStack) -> None:
@@ -211,6 +214,24 @@ def test_prometheus_is_told_whom_to_scrape(journal: Journal, processes: ExitStac
         {"targets": [f"127.0.0.1:{port}"], "labels": {"job": "longwatch"}},
         {"targets": ["127.0.0.1:9250"], "labels": {"job": "flink"}},
     ]
+
+
+def test_a_folder_that_takes_no_file_does_not_end_it(journal: Journal, processes: ExitStack) -> None:
+    for name in ("targets.json.new", "metrics.json.new"):
+        (journal.data / name).mkdir()
+    port = free_port()
+    process = start(processes, journal.data, port)
+    journal.write(*some(10, random.Random(1)))
+    awaited(port, "longwatch_step_attempts_total", 10)
+    log = journal.data / "logs" / "metrics.log"
+    until = time.monotonic() + PATIENCE
+    while "targets.json cannot be written" not in log.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    journal.write(*some(5, random.Random(2)))
+    awaited(port, "longwatch_step_attempts_total", 15)
+
+    assert process.poll() is None
 
 
 def test_settings_that_cannot_be_used_are_told(processes: ExitStack, tmp_path: Path) -> None:
