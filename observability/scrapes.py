@@ -11,6 +11,7 @@ import logging
 import socket
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.exposition import gzip_accepted
@@ -60,6 +61,11 @@ class ScrapeServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise PortTaken(host, port, getattr(error, "strerror", "") or str(error)) from None
 
+    def server_bind(self) -> None:
+        """Bind alone: http.server looks up its own name too, which takes as long as a name server that is away."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.port
+
     @property
     def port(self) -> int:
         port: int = self.server_address[1]
@@ -90,6 +96,8 @@ class Scrape(BaseHTTPRequestHandler):
             case _:
                 self._answer(HTTPStatus.NOT_FOUND, _PAGE)
 
+    do_HEAD = do_GET  # noqa: N815 - as http.server has it
+
     def _metrics(self) -> None:
         try:
             body, kind = self.server.exposition.render(self.headers.get("Accept", ""))
@@ -114,7 +122,8 @@ class Scrape(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as http.server has it
         _log.debug(format, *args)

@@ -253,6 +253,22 @@ def test_it_tells_that_it_lives_and_what_it_does_not_have(serve: Callable[..., S
         get(server, "/nothing")
 
 
+def test_its_head_can_be_asked_for_alone(serve: Callable[..., ScrapeServer]) -> None:
+    server = serve()
+    with urlopen(Request(f"http://127.0.0.1:{server.port}/metrics", method="HEAD")) as answer:
+        assert answer.read() == b""
+        assert int(answer.headers["Content-Length"]) > 0
+
+
+def test_nobody_is_asked_for_its_name(serve: Callable[..., ScrapeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(name: str) -> str:
+        pytest.fail(f"a name server was asked for {name}")
+
+    monkeypatch.setattr(socket, "getfqdn", never)
+
+    assert get(serve(), "/-/healthy")[0] == b"healthy\n"
+
+
 def test_clients_that_never_read_or_never_ask_hold_nobody_up(serve: Callable[..., ScrapeServer]) -> None:
     server = serve()
     with ExitStack() as slow:
