@@ -15,6 +15,11 @@ _DEATH_SIGNAL = 1
 """`PR_SET_PDEATHSIG` of Linux's prctl(2)."""
 
 
+def command(program: list[str]) -> list[str]:
+    """The words that start a program, given by its path, as one that ends with this thread."""
+    return [sys.executable, "-I", "-S", os.path.abspath(__file__), str(os.getpid()), *program]  # noqa: PTH100 (see above)
+
+
 def main() -> None:
     """Bind this process to its parent and become the program."""
     parent, program = int(sys.argv[1]), sys.argv[2:]

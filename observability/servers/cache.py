@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from observability.servers.errors import ServerMissing
+
 
 class Told(Protocol):
     """Who hears what takes long."""
@@ -25,10 +27,21 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def only_one(name: str, told: Told) -> Iterator[None]:
-    """Hold the lock of what is being built: a second one waits, and finds it there."""
+    """Hold the lock of what is being built: a second one waits, and finds it there.
+
+    Raises:
+        ServerMissing: nothing can be written there.
+    """
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / f"{name}.lock").open("w")
+    except OSError as error:
+        raise ServerMissing(
+            f"{name} cannot be set up: {error.strerror} ({error.filename}); let XDG_CACHE_HOME name a folder that you"
+            " may write to"
+        ) from None
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

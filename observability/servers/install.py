@@ -21,6 +21,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
+from observability.servers import bound
 from observability.servers.cache import cache_folder, only_one
 from observability.servers.errors import ServerMissing
 from observability.servers.golang import Go, find_go
@@ -137,7 +138,7 @@ def _compile(tool: Tool, go: Go, package: str, program: Path, progress: Progress
     command = [go.path, "build", "-v", "-mod=readonly", "-buildvcs=false", f"-ldflags={tool.link}"]
     command += [f"-tags={tool.tags}"] if tool.tags else []
     process = subprocess.Popen(
-        [*command, "-o", str(program), package],
+        bound.command([*command, "-o", str(program), package]),
         cwd=tool.folder,
         env=go.environment(),
         stdin=subprocess.DEVNULL,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,7 +130,7 @@ class Server:
     def _spawn(self, command: Sequence[str]) -> None:
         with self.log.open("wb") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(bound.__file__), str(os.getpid()), *command],
+                bound.command([*command]),
                 cwd=self.folder,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

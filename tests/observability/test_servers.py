@@ -349,6 +349,34 @@ def test_an_interrupted_build_ends_go_and_leaves_nothing(cache: Path, tmp_path: 
         os.kill(go, 0)
 
 
+def test_a_build_ends_with_who_began_it(cache: Path, tmp_path: Path) -> None:
+    Hello(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from tests.observability.test_servers import stuck;"
+        "stuck(Path(sys.argv[1]))"
+    )
+    building = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
+    go = int(_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    watched = os.pidfd_open(go)
+    try:
+        building.kill()
+        building.wait()
+
+        assert _ends(watched)
+    finally:
+        os.close(watched)
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+    with pytest.raises(ServerMissing, match=r"Not a directory \(.*file.*\); let XDG_CACHE_HOME name a folder"):
+        install.ensure(Hello(tmp_path).tool)
+
+
 def stuck(folder: Path) -> None:
     """Build with a `go` that never ends."""
     sleeper = program(folder / "go", "go1.27.1")
