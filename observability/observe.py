@@ -38,6 +38,7 @@ from observability.jaeger import Comparison, JaegerReader, compare
 from observability.otlp import resource_of
 from observability.place import ExporterFile
 from observability.projection import Projection
+from observability.servers import bound
 from observability.servers.errors import ServerFailed
 from observability.servers.progress import Progress
 from observability.servers.prometheus import Prometheus, QueryFailed
@@ -131,7 +132,7 @@ class DemoProcess:
         """
         wired = ["--data", str(data), "--otlp", stack.otlp, "--metrics", stack.metrics, "--hold"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *wired, *words],
+            bound.command([sys.executable, "-m", module, *wired, *words]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else None,
             env={**os.environ, **_EVERY_TRACE},

@@ -6,6 +6,9 @@ import fcntl
 import json
 import math
 import os
+import select
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +131,24 @@ def test_the_demo_is_wired_held_and_ended(tmp_path: Path) -> None:
         *("--data", str(tmp_path), "--otlp", "http://127.0.0.1:4318", "--metrics", "127.0.0.1:9464", "--hold"),
         *("--claims", "3"),
     ]
+
+
+def test_a_demo_ends_with_who_watches_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from observability.observe import DemoProcess;"
+        "from tests.observability.test_observe import STAND_IN, wired;"
+        "demo = DemoProcess(STAND_IN, Path(sys.argv[1]), wired(), [], piped=True);"
+        "demo.until_held(); print(demo.process.pid, flush=True); demo.process.wait()"
+    )
+    watching = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    with watching:
+        assert watching.stdout is not None
+        demo = os.pidfd_open(int(watching.stdout.readline()))
+        watching.kill()
+    try:
+        assert select.select([demo], [], [], 60)[0]
+    finally:
+        os.close(demo)
 
 
 def test_a_demo_that_fails_is_told(tmp_path: Path) -> None:
