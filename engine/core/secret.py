@@ -7,6 +7,7 @@ them, where one of them hides something, is hidden as a whole: what is not under
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -132,13 +133,33 @@ def hide_everywhere(value: Any, names: Collection[str], texts: Collection[str]) 
         }
     if isinstance(value, list):
         return [hide_everywhere(each, names, texts) for each in value]
-    return _without(value, texts) if isinstance(value, str) else value
+    return _in_text(value, names, texts) if isinstance(value, str) else value
+
+
+def _in_text(text: str, names: Collection[str], texts: Collection[str]) -> str:
+    """A text may be JSON itself, as arguments are that a model writes; where it is broken JSON, no such key is told."""
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            if any(name in text for name in names):
+                return WORD
+        else:
+            told = hide_everywhere(value, names, texts)
+            return text if told == value else json.dumps(told, ensure_ascii=False)
+    return _without(text, texts)
 
 
 def _without(text: str, secrets: Collection[str]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, WORD)
+    forms = {form for secret in secrets for form in _forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, WORD)
     return text
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """A text as it is, and inside JSON."""
+    return secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
 
 
 def _leaves(value: Any) -> Iterator[str]:

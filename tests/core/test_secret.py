@@ -212,3 +212,13 @@ def test_secrets_are_taken_out_of_what_has_no_type() -> None:
 
     assert told == {"iban": WORD, "text": f"pay {WORD} soon", WORD: [None, {"iban": None}], "n": 1}
     assert "DE02" not in json.dumps(told)
+
+
+def test_json_inside_a_text_is_looked_into() -> None:
+    said = {"args": json.dumps({"iban": "DE02", "name": 'Müller "x"', "n": 1})}
+    told = hide_everywhere(said, {"iban"}, {'Müller "x"'})
+
+    assert json.loads(told["args"]) == {"iban": WORD, "name": WORD, "n": 1}
+    assert hide_everywhere('{"iban": "DE0', {"iban"}, ()) == WORD
+    assert hide_everywhere('{ "n": 1}', {"iban"}, ()) == '{ "n": 1}'
+    assert hide_everywhere("he said " + said["args"], (), {'Müller "x"'}).count(WORD) == 1
