@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
@@ -70,11 +71,12 @@ class Run:
         self.episodes: dict[int, list[Record]] = {}
         for record in records:
             self.episodes.setdefault(first_of(record), []).append(record)
+        self._entered = [(r.seq, first_of(r)) for r in records if r.to and (r.from_ != r.to or r.left)]
 
     def entered(self, before: int) -> int:
         """Where the state was entered that the run was in before a record: that episode's first record; 0: nowhere."""
-        earlier = [r for r in self.records if r.seq < before and r.to and (r.from_ != r.to or r.left)]
-        return first_of(earlier[-1]) if earlier else 0
+        place = bisect_left(self._entered, (before, 0))
+        return self._entered[place - 1][1] if place else 0
 
 
 def first_of(record: Record) -> int:

@@ -215,6 +215,7 @@ class _Tree:
             sums=Sums(),
         )
         self._episodes: dict[int, EpisodeNode] = {}
+        self._visits: dict[int, VisitNode] = {}
         for record in records:
             self._add(record)
         self._end(last)
@@ -267,22 +268,18 @@ class _Tree:
         return self._visit(episode.state, episode.visit, 0).episodes
 
     def _visit(self, state: str, visit: int, entered: int) -> VisitNode:
-        found = next((each for each in reversed(self.run.visits) if each.visit == visit), None)
+        found = self._visits.get(visit)
         if found is None:
-            found = VisitNode(state, visit, entered, episodes=[])
+            found = self._visits[visit] = VisitNode(state, visit, entered, episodes=[])
             self.run.visits.append(found)
         return found
 
     def _place(self, record: Record) -> None:
         """Where the run is now."""
         for group in record.left:
-            for visit in self.run.visits:
-                if (visit.visit, visit.state) == (group.visit, group.name):
-                    visit.entered, visit.left, visit.left_by = (
-                        group.entered,
-                        record.at,
-                        words(record.cause, record.name),
-                    )
+            visit = self._visits.get(group.visit)
+            if visit is not None and visit.state == group.name:
+                visit.entered, visit.left, visit.left_by = group.entered, record.at, words(record.cause, record.name)
         visits = self.run.visits
         if record.to and record.visit and (not visits or visits[-1].visit < record.visit):
             if visits and not visits[-1].left:

@@ -10,8 +10,9 @@ import pytest
 from engine import Leave
 from engine.core.trace import run_trace
 from engine.testing import Simulation
+from observability.lineage import Run, first_of
 from observability.trace_tree import EpisodeNode, episode_in, runs_of_trace, tree_of
-from tests.core.zoo import Asked, Noise, Paid, Placed, Withdrawn, check_item, fetch, order, patient, tell, work
+from tests.core.zoo import Asked, Noise, Paid, Placed, Poked, Withdrawn, check_item, fetch, order, patient, tell, work
 from tests.testing.office import Approved, TripWanted, World, book, customer, trip
 
 
@@ -154,3 +155,16 @@ def test_what_the_journal_has_lost_is_counted(shop: Simulation[Placed]) -> None:
     assert tree_of(shop.records[1:]).missing == 1
     with pytest.raises(ValueError, match="without records"):
         tree_of([])
+
+
+def test_a_long_run_is_told_visit_by_visit(shop: Simulation[Placed]) -> None:
+    for _ in range(30):
+        shop.send(Poked())
+    shop.send(Withdrawn(why="no"))
+    run = Run(shop.records)
+    entered = [r for r in shop.records if r.to and (r.from_ != r.to or r.left)]
+
+    assert [run.entered(r.seq) for r in entered[1:]] == [first_of(r) for r in entered[:-1]]
+    assert run.entered(1) == 0
+    assert [v.visit for v in tree_of(shop.records).visits] == sorted({r.visit for r in shop.records if r.visit})
+    assert all(v.left for v in tree_of(shop.records).visits[:-1])
