@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from observability import names
+from observability.sender import Collector
 from observability.servers.grafana import Grafana, find_grafana
 from observability.servers.jaeger import Jaeger, Protocol
 from observability.servers.ports import LOOPBACK, free_ports
@@ -116,7 +117,7 @@ class Stack:
     def facts(self) -> dict[str, str]:
         """The addresses, for a program."""
         found = {
-            "otlp": self.otlp,
+            "otlp": Collector(self.otlp).shown,
             "metrics": f"http://{_host(self.metrics)}/metrics",
             "prometheus": self.prometheus.url,
         }
@@ -143,7 +144,7 @@ class Stack:
             words = "its API (one that was built here has no page): alerts; .../api/v1/query?query=longwatch_runs"
             made.append(Row("Prometheus", f"{self.prometheus.url}/api/v1/alerts", words))
         made.append(Row("metrics", f"http://{_host(self.metrics)}/metrics", "what Prometheus scrapes"))
-        made.append(Row("traces to", self.otlp, "OTLP; your own services may send theirs there too"))
+        made.append(Row("traces to", Collector(self.otlp).shown, "OTLP; your own services may send theirs there too"))
         if not self.grafana:
             words = "none on PATH; `longwatch grafana push` takes the boards to one of yours"
             made.append(Row("Grafana", "-", words))

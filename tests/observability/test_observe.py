@@ -219,6 +219,15 @@ def test_a_stack_that_cannot_be_whole_leaves_nothing(
     assert [each.lives for each in started] == [False]
 
 
+def test_no_password_of_a_collector_is_shown(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, tmp_path / "targets.json", otlp="https://me:hush@collector:4318/v1/traces?key=hush")
+    servers: Any = SimpleNamespace(url="http://127.0.0.1:9090", installed=SimpleNamespace(has_page=True))
+    stack.prometheus = servers
+
+    assert "hush" not in str((stack.facts(), stack.rows()))
+    assert stack.facts()["otlp"] == "https://collector:4318/v1/traces"
+
+
 def test_up_starts_servers_runs_the_engine_wired_to_them_and_ends_them(
     there: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
