@@ -90,7 +90,8 @@ class Readings:
 
     @property
     def exporter_is_up(self) -> bool:
-        return self.exporter is not None and self.at - self.exporter.at < FRESH_MS
+        """Whether it writes its file; one that is of later than now was written before the clock was set back."""
+        return self.exporter is not None and abs(self.at - self.exporter.at) < FRESH_MS
 
     @property
     def checkpoint_age_ms(self) -> int | None:

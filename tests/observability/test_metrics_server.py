@@ -294,7 +294,7 @@ def test_the_view_is_behind_by_the_age_of_what_it_does_not_show(journal: Journal
     assert readings.found.oldest == {("claims", "Review"): 5}
 
 
-@pytest.mark.parametrize(("written", "is_up"), [(0, False), (3_600_000, True)])
+@pytest.mark.parametrize(("written", "is_up"), [(0, False), (20_000, True), (3_600_000, False)])
 def test_the_exporter_is_up_while_it_writes(journal: Journal, written: int, is_up: bool) -> None:
     journal.write(record(), record())
     engine_runs(journal)
