@@ -268,9 +268,9 @@ class Supervisor:
                 self._keep_lease()
             if self._is_time("figures", _FIGURES_SECONDS):
                 self._show(gauges)
-            started = self._driving.keep()
-            if self._companions.keep() or started:
+            if self._driving.keep():
                 self._write_note()
+            self._keep_companions()
 
     def _take(self, facts: Facts) -> None:
         match facts["driver"]:
@@ -380,6 +380,11 @@ class Supervisor:
             return
         self._observer.say("redis", "Redis is back")
         self._write_note()
+
+    def _keep_companions(self) -> None:
+        if self._companions.keep():
+            with contextlib.suppress(OSError):  # their ids are for who looks: a full disk ends no engine by this
+                self._write_note()
 
     def _keep_lease(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from engine import companions, supervisor
 from engine.companions import Companions, companions_of
 from engine.settings import Settings
+from engine.supervisor import Supervisor
 from tests.cli.conftest import Longwatch
 from tests.cli.test_supervisor import Ear, interrupt, note, project, supervise
 
@@ -157,6 +161,22 @@ def test_one_ends_with_a_supervisor_that_was_killed(tmp_path: Path, monkeypatch:
     parent.wait()
 
     until(lambda: not lives(child))
+
+
+def test_a_full_disk_does_not_end_the_engine_when_one_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Supervisor] = []
+
+    def write(self: Supervisor, *, stopped: int = 0) -> None:
+        written.append(self)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Supervisor, "_write_note", write)
+    one: Any = object.__new__(Supervisor)
+    one._companions = SimpleNamespace(keep=lambda: True)
+
+    one._keep_companions()
+
+    assert written == [one]
 
 
 def test_a_rule_for_traces_that_is_none_is_told_before_anything_is_started(longwatch: Longwatch) -> None:
