@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw
 
-from engine.core.entry import EventEntry, KeptEntry, QuestionEntry, ResultEntry
+from engine.core.entry import EventEntry, FailureEntry, KeptEntry, QuestionEntry, ResultEntry
 from engine.core.record import NOTHING
-from engine.core.secret import WORD, hide, hide_everywhere, hides, names_of, shapes_of, texts_of
+from engine.core.secret import WORD, hide, hide_everywhere, hides, names_of, shapes_of, texts_of, without
 
 if TYPE_CHECKING:
     from engine.core.definition import Workflow
@@ -42,6 +42,16 @@ class Contents:
         except Exception:  # noqa: BLE001 - what cannot be looked into is not told, and halts nothing
             return _HIDDEN
         return found if len(found) <= MAX_CONTENT else _cut(bytes(found))
+
+    def error(self, entry: FailureEntry, before: Snapshot) -> str:
+        """What a failure says, without the secret texts of its call's input: all workflows export it."""
+        try:
+            call = _call(before, entry)
+            step = self.workflow.steps.get(call.step) if call is not None else None
+            texts = self._texts(call, step) if call is not None and step is not None else ()
+        except Exception:  # noqa: BLE001 - as above
+            return f"{entry.error}: {WORD}"
+        return without(f"{entry.error}: {entry.message}", texts)
 
     def _of(self, entry: Entry | None, before: Snapshot) -> Raw:
         match entry:
@@ -87,7 +97,7 @@ class Contents:
         return frozenset(name for each in named for name in names_of(self._of_type(each)))
 
 
-def _call(before: Snapshot, entry: ResultEntry | KeptEntry) -> Pending | None:
+def _call(before: Snapshot, entry: ResultEntry | FailureEntry | KeptEntry) -> Pending | None:
     return next((c for c in before.calls if c.id == entry.call and before.run == entry.run), None)
 
 

@@ -499,17 +499,20 @@ class Fold:
                 dropped=tuple(self.dropped),
                 asking=tuple(self.asking),
                 content=workflow.contents.of(entry, before) if workflow.content and not ignored else NOTHING,
-                **{**told_by(entry), **self._of_agent(name, entry), **self.told},
+                **{**told_by(entry), **self._of_attempt(name, entry, before), **self.told},
             )
         )
 
-    def _of_agent(self, name: str, entry: Entry | None) -> dict[str, str]:
-        """That an attempt is one of a step that thinks."""
+    def _of_attempt(self, name: str, entry: Entry | None, before: Snapshot) -> dict[str, str]:
+        """That it is one of a step that thinks, and how it failed."""
+        told: dict[str, str] = {}
         if isinstance(entry, ResultEntry | FailureEntry | AskedEntry):
             step = self.workflow.steps.get(name)
             if step is not None and step.model:
-                return {"kind": "agent"}
-        return {}
+                told["kind"] = "agent"
+            if isinstance(entry, FailureEntry):
+                told["error"] = self.workflow.contents.error(entry, before)
+        return told
 
     def fire_due(self, until: int, position: Position) -> bool:
         """Every timer due at or before `until`, in order of due time. False: one of them halted the run."""

@@ -128,7 +128,7 @@ def hide_everywhere(value: Any, names: Collection[str], texts: Collection[str]) 
     """Decoded JSON of a type that is not known, without what stands under these keys, and without these texts."""
     if isinstance(value, dict):
         return {
-            _without(key, texts): WORD if key in names and each is not None else hide_everywhere(each, names, texts)
+            without(key, texts): WORD if key in names and each is not None else hide_everywhere(each, names, texts)
             for key, each in value.items()
         }
     if isinstance(value, list):
@@ -147,10 +147,11 @@ def _in_text(text: str, names: Collection[str], texts: Collection[str]) -> str:
         else:
             told = hide_everywhere(value, names, texts)
             return text if told == value else json.dumps(told, ensure_ascii=False)
-    return _without(text, texts)
+    return without(text, texts)
 
 
-def _without(text: str, secrets: Collection[str]) -> str:
+def without(text: str, secrets: Collection[str]) -> str:
+    """A text without these texts."""
     forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, WORD)

@@ -66,6 +66,14 @@ def test_a_workflow_that_does_not_ask_for_it_tells_nothing() -> None:
     assert quiet.code != vault.code
 
 
+@pytest.mark.parametrize("workflow", [vault, quiet])
+def test_what_a_failure_says_is_told_without_secrets(workflow: Workflow[Any]) -> None:
+    run = opened(workflow)
+    run.fail(run.made(StartCall)[0], "ValueError", "no lock takes 471147")
+
+    assert run.record.error == "ValueError: no lock takes [secret]"
+
+
 def test_what_tells_nothing_new_has_no_content() -> None:
     run = opened()
     (lock, _) = run.made(StartCall)
