@@ -56,6 +56,8 @@ class ExporterSigns(Struct, frozen=True):
     sent: int = 0
     refused: int = 0
     failures: dict[str, int] = {}
+    lag_ms: int = 0
+    """Age of the oldest record that it had read and not sent when it wrote; 0: there was none."""
     lag_records: int = 0
     endpoint: str = ""
     last_error: str = ""
@@ -133,7 +135,9 @@ class Instruments:
             parts["budgets"] = self._read_budgets()
             parts["view_lag_ms"] = self._behind(self._projected(), moment)
             if exporter is not None:
-                parts["exporter_lag_ms"] = self._behind(exporter.places, moment)
+                # What it has read and cannot send may have left the log for the archive.
+                unsent = exporter.lag_ms and exporter.lag_ms + max(0, moment - exporter.at)
+                parts["exporter_lag_ms"] = max(self._behind(exporter.places, moment), unsent)
         except LogError:
             self._disconnect()
         return replace(readings, **parts)

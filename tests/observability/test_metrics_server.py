@@ -311,6 +311,17 @@ def test_the_exporter_is_up_while_it_writes(journal: Journal, written: int, is_u
     assert readings.exporter_lag_ms > 0
 
 
+def test_an_exporter_is_behind_by_what_has_left_the_log_too(journal: Journal) -> None:
+    engine_runs(journal)
+    signs = {"at": now() - 1_000, "places": {"1": output_id("1700000000000-0", 0)}, "lag_ms": 400_000}
+    (journal.data / "exporter.json").write_text(json.dumps(signs))
+    with Instruments(journal.log, journal.server.url, journal.data, exports=True) as instruments:
+        readings = instruments.read()
+
+    assert readings.exporter_lag_ms is not None
+    assert readings.exporter_lag_ms >= 401_000
+
+
 def test_an_exporter_that_was_switched_off_is_not_told_of(journal: Journal, instruments: Instruments) -> None:
     engine_runs(journal)
     (journal.data / "exporter.json").write_text(json.dumps({"at": now() - 3_600_000}))
