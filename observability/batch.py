@@ -72,8 +72,3 @@ class Batcher:
         """What is there, full or not; the next one begins."""
         batch, self._batch = self._batch, Batch()
         return batch
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is neither a span nor a place to move."""
-        return not self._batch.spans and not self._batch.places

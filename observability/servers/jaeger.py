@@ -62,10 +62,6 @@ class Jaeger(Server):
         """Where Prometheus finds Jaeger's own metrics, as host:port."""
         return f"{LOOPBACK}:{self._metrics}"
 
-    def trace_url(self, trace: str) -> str:
-        """A trace's page."""
-        return f"{self.url}/trace/{trace}"
-
     def prepare(self) -> Sequence[str]:
         program = self.installed.server
         before = (self._query, self._http_port, self._grpc_port)
