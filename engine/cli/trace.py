@@ -48,20 +48,33 @@ def trace(
     ] = "",
     episode: Annotated[
         str,
-        typer.Option("--episode", metavar="SEQ|TRACE", help="One episode span by span: a number out of the history."),
+        typer.Option(
+            "--episode", metavar="SEQ|TRACE", help="One episode span by span: a number of `longwatch history`."
+        ),
     ] = "",
     otlp: Annotated[
         Path | None,
-        typer.Option("--otlp", metavar="FILE", help="Write the spans as OTLP: JSON where it ends so, else protobuf."),
+        typer.Option(
+            "--otlp", metavar="FILE", help="Write the spans as OTLP: JSON if it ends in .json, else protobuf."
+        ),
     ] = None,
     export: Annotated[
         bool, typer.Option("--export", help="Send the spans to the collector, again if need be.")
     ] = False,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", metavar="URL", help="The collector. [default: the setting `otlp`]")
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="URL",
+            help="The collector; `longwatch up` names its own. [default: the setting `otlp`]",
+        ),
     ] = None,
-    opens: Annotated[bool, typer.Option("--open", help="Open the trace in Jaeger, and print its address.")] = False,
-    jaeger: Annotated[str, typer.Option("--jaeger", metavar="URL", help="Jaeger's page.")] = JAEGER,
+    opens: Annotated[
+        bool, typer.Option("--open", help="Print the trace's address in Jaeger, and open it if there is a browser.")
+    ] = False,
+    jaeger: Annotated[
+        str, typer.Option("--jaeger", metavar="URL", help="Jaeger's page, where `longwatch up` put it.")
+    ] = JAEGER,
     every: Annotated[bool, typer.Option("--all", help="All runs, by the rule; with --export or --otlp.")] = False,
     since: Annotated[
         str, typer.Option("--since", metavar="WHEN", help="With --all: records from then on, as 2026-03-01 or 30d.")
@@ -141,7 +154,8 @@ def find(session: Session, target: str, workflow: str = "", run: str = "") -> tu
         return rows[0], ""
     if not run and len(target) == TRACE_DIGITS and set(target.lower()) <= HEX:
         return _by_trace(session, target.lower())
-    raise UnknownRun(f"there is no run {target!r}{f' {run}' if run else ''}; `longwatch list` shows those there are")
+    which = f" whose id begins with {run!r}" if run else ""
+    raise UnknownRun(f"there is no run {target!r}{which}; `longwatch list` shows those there are")
 
 
 def _by_trace(session: Session, name: str) -> tuple[RunRow, str]:
