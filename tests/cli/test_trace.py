@@ -161,6 +161,7 @@ def test_what_is_not_there_is_told(call: Call, send: Send, words: tuple[str, ...
 
     assert ended.code == 4
     assert "there is no run" in ended.err
+    assert ("whose id begins with 'ffff'" in ended.err) == ("ffff" in words)
 
 
 def test_a_run_is_named_by_workflow_or_by_its_id_too(call: Call, send: Send) -> None:
