@@ -103,7 +103,8 @@ class _Making:
         self._root = span_id("episode", record.run, episode.seq)
         self._run_trace = ""
         self._start = episode.at * MS
-        self._end = record.at * MS + min(max(record.seq - episode.seq, 0), LAST) * US
+        # What an order takes up from before it, such as a timer that was due, stands behind the order.
+        self._end = max(record.at, episode.at) * MS + min(max(record.seq - episode.seq, 0), LAST) * US
         self._base = Common(_base(record))
         state = (names.STATE, record.to or record.from_)
         caused = _event(episode.cause, episode.name, episode.id)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from engine import Application
 from engine.core.entry import Used
@@ -427,6 +427,7 @@ def over(records: Iterable[Record]) -> set[RunId]:
 
 
 @given(scripts, actions)
+@example([15], [(0, 0), (21, 108), (25, 34)])
 @settings(max_examples=SCHEDULES, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_schedule_makes_whole_traces(script: list[int], schedule: list[tuple[int, int]]) -> None:
     records = records_of(play(script, schedule))
