@@ -39,10 +39,7 @@ class Journal:
         return self._log.scan("journal", partition, after, until)
 
     def follow(self, after: Mapping[int, str | None], wait_ms: int, count: int = 1000) -> dict[int, list[Item]]:
-        """What came behind these ids, by one read; waits when there is nothing.
-
-        It sees what the log itself still holds: from a place that may be older, `scan` first.
-        """
+        """What came behind these ids, by one read; waits when there is nothing."""
         return self._log.follow("journal", after, wait_ms, count)
 
     def dead_letters(self, partition: int, after: str | None = None) -> Iterator[Item]:
