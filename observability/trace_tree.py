@@ -364,10 +364,12 @@ def _inner(record: Record) -> list[Inner]:
 
 
 def episode_in(run: RunNode, wanted: str) -> EpisodeNode | None:
-    """The episode of a record's number, or of a trace."""
+    """The episode of a record's number, or of a trace; None: the run has no such record or trace."""
     episodes = run.episodes
     if wanted.isdecimal() and len(wanted) < len(run.trace):
         number = int(wanted)
+        if number > run.missing + run.records:
+            return None
         return next((each for each in reversed(episodes) if each.seq <= number), None)
     return next((each for each in episodes if each.trace == wanted), None)
 

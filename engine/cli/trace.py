@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 JAEGER = "http://127.0.0.1:16686"
 HEX = set("0123456789abcdef")
 TRACE_DIGITS = 32
+FEW = 20
+"""Numbers that an error lists."""
 
 
 def register(app: typer.Typer) -> None:
@@ -198,8 +200,15 @@ def _told(records: list[Record], row: RunRow, wanted: str) -> tuple[RunNode, Epi
     node = tree_of(records)
     one = episode_in(node, wanted) if wanted else None
     if wanted and one is None:
-        raise UnknownRun(f"{row.workflow}/{row.key} has no episode {wanted!r}; `longwatch trace` shows its numbers")
+        raise UnknownRun(f"{row.workflow}/{row.key} has no episode {wanted!r}: {_numbers(node)}")
     return node, one
+
+
+def _numbers(node: RunNode) -> str:
+    """`episodes begin at 1, 3; its records are 1 to 5`."""
+    begun = [str(each.seq) for each in node.episodes]
+    told = begun if len(begun) <= FEW else [*begun[: FEW // 2], "...", *begun[-FEW // 2 :]]
+    return f"episodes begin at {', '.join(told)}; its records are {node.missing + 1} to {node.missing + node.records}"
 
 
 def _of(records: list[Record], one: EpisodeNode | None) -> list[Record]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LONGEST = 160
 DAY = 86_400_000
+MICROSECOND = 0.001
+"""In milliseconds."""
 HIDDEN = ("workflow.name", "workflow.key", "workflow.run_id", "workflow.version", "workflow.state", "workflow.seq")
 """What is the same on every span of an episode, or nearly."""
 WAITS = {
@@ -103,7 +105,9 @@ def _episode(tree: Tree, episode: EpisodeNode) -> None:
 def _call(tree: Tree, call: CallNode) -> None:
     waits = f"  [yellow]{WAITS.get(call.waits, call.waits)}[/yellow]" if call.waits else ""
     if len(call.attempts) == 1:
-        _attempt(tree, call.attempts[0], f"{cell(call.step)} [dim]({cell(call.id)})[/dim]", waits)
+        number = call.attempts[0].number
+        which = f", attempt {number}" if number > 1 else ""
+        _attempt(tree, call.attempts[0], f"{cell(call.step)} [dim]({cell(call.id)})[/dim]{which}", waits)
         return
     branch = tree.add(f"{cell(call.step)} [dim]({cell(call.id)})[/dim]{waits}")
     for attempt in call.attempts:
@@ -112,11 +116,10 @@ def _call(tree: Tree, call: CallNode) -> None:
 
 def _attempt(tree: Tree, attempt: AttemptNode, name: str, more: str) -> None:
     colour = "red" if attempt.result in BAD else "green" if attempt.result in ("ok", "answered") else "yellow"
-    number = f", attempt {attempt.number}" if attempt.number > 1 and "attempt" not in name else ""
-    took = f" {wall(attempt.took_ms)}" if attempt.took_ms else ""
+    took = _took(attempt.took_ms, " ")
     error = f": {cell(short(attempt.error))}" if attempt.error else ""
     asks = f": {cell(short(attempt.asks))}" if attempt.asks else ""
-    branch = tree.add(f"{name}{number}  [{colour}]{attempt.result}[/{colour}]{took}{error}{asks}{more}")
+    branch = tree.add(f"{name}  [{colour}]{attempt.result}[/{colour}]{took}{error}{asks}{more}")
     for part in attempt.parts:
         _part(branch, part)
     for inner in attempt.inner:
@@ -127,14 +130,14 @@ def _part(tree: Tree, part: Part) -> None:
     model = f" {cell(part.model)}, {part.input_tokens:,} in, {part.output_tokens:,} out" if part.model else ""
     price = f", {_euros(part.cost)}" if part.cost is not None else ", price not known" if part.model else ""
     again = ", may have run before" if part.again else ""
-    branch = tree.add(f"{cell(part.name)}  {wall(part.took_ms)}{model}{price}{again}")
+    branch = tree.add(f"{cell(part.name)}{_took(part.took_ms)}{model}{price}{again}")
     for inner in part.inner:
         _inner(branch, inner)
 
 
 def _inner(tree: Tree, inner: Inner) -> None:
     error = f" [red]{cell(short(inner.error))}[/red]" if inner.error else ""
-    branch = tree.add(f"[dim]{cell(short(inner.name))}  {wall(inner.took_ms)}[/dim]{error}")
+    branch = tree.add(f"[dim]{cell(short(inner.name))}{_took(inner.took_ms)}[/dim]{error}")
     for each in inner.inner:
         _inner(branch, each)
 
@@ -169,7 +172,7 @@ def _span(tree: Tree, span: Span, begun: int, parent: Span | None) -> Tree:
     """A span with those attributes that it does not share with its parent."""
     after, took = (span.start_ns - begun) / 1e6, (span.end_ns - span.start_ns) / 1e6
     error = f"  [red]{cell(short(span.message or 'error'))}[/red]" if span.message else ""
-    branch = tree.add(f"{cell(short(span.name))}  {wall(took)} [dim]+{wall(after)}  {span.id}[/dim]{error}")
+    branch = tree.add(f"{cell(short(span.name))}{_took(took)}  [dim]+{wall(after)}  {span.id}[/dim]{error}")
     known = parent.named if parent else {}
     for key, value in span.attributes:
         if key not in HIDDEN and value != "" and known.get(key) != value:
@@ -209,8 +212,15 @@ def lasting(ms: float) -> str:
 
 
 def wall(ms: float) -> str:
-    """The same for what was measured closely."""
+    """The same for what was measured closely, to the microsecond."""
+    if ms < MICROSECOND:
+        return "0 ms"
     return f"{ms:.3g} ms" if ms < 1000 else lasting(ms)  # noqa: PLR2004 (a second)
+
+
+def _took(ms: float, before: str = "  ") -> str:
+    """A length behind a name; nothing where there is none, as of a transition, whose span is a nanosecond."""
+    return f"{before}{wall(ms)}" if ms >= MICROSECOND else ""
 
 
 def moment(ms: int) -> str:

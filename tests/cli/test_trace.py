@@ -13,10 +13,11 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from engine.cli.app import main
-from engine.cli.trace_shape import lasting
+from engine.cli.trace_shape import draw_run, lasting, wall
 from engine.log.archive import Archive
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
+from observability.trace_tree import AttemptNode, CallNode, EpisodeNode, RunNode
 from tests import shop
 from tests.plain_engine import PlainEngine
 from tests.shop import POISON
@@ -137,8 +138,21 @@ def test_an_episode_is_told_span_by_span(call: Call, send: Send) -> None:
     assert "transition Charging -> Review" in shown
     assert "workflow.link.producer = 4bf92f3577b34da6a3ce929d0e0e4736/00f067aa0ba902b7" in shown
     assert {span["name"] for span in told["spans"]} >= {"process OrderPlaced", "charge"}
-    assert call("trace", "4711", "--episode", "99").code == 0
-    assert call("trace", "4711", "--episode", "no").code == 4
+    assert " ms" not in next(line for line in shown.splitlines() if "transition Charging" in line).partition("+")[0]
+    assert "e-0" not in shown
+
+
+@pytest.mark.parametrize("wanted", ["99", "0", "no"])
+def test_an_episode_that_is_not_there_is_refused_with_those_that_are(call: Call, send: Send, wanted: str) -> None:
+    send()
+    send("Decided", approve=True)
+    node = call("trace", "4711", "--json").lines[0]
+    begun = sorted(e["seq"] for e in [*node["start"], *(e for v in node["visits"] for e in v.get("episodes", ()))])
+    refused = call("trace", "4711", "--episode", wanted)
+
+    assert refused.code == 4
+    assert f"has no episode '{wanted}'" in refused.err
+    assert f"episodes begin at {', '.join(map(str, begun))}; its records are 1 to {node['records']}" in refused.err
 
 
 def test_a_trace_leads_to_its_run(call: Call, send: Send) -> None:
@@ -313,3 +327,22 @@ def test_what_cannot_be_meant_is_a_wrong_argument(call: Call, send: Send, words:
 )
 def test_a_stretch_of_time_has_two_units(ms: float, words: str) -> None:
     assert lasting(ms) == words
+
+
+@pytest.mark.parametrize(("ms", "words"), [(0, "0 ms"), (1e-06, "0 ms"), (0.001, "0.001 ms"), (12.34, "12.3 ms")])
+def test_nothing_is_measured_below_a_microsecond(ms: float, words: str) -> None:
+    assert wall(ms) == words
+
+
+@pytest.mark.parametrize("attempts", [(1,), (2,), (1, 2)])
+def test_the_number_of_an_attempt_does_not_hang_on_the_name_of_its_step(
+    capsys: pytest.CaptureFixture[str], attempts: tuple[int, ...]
+) -> None:
+    call = CallNode("1.0", "attempt_payment", [AttemptNode(number, "failed", 5.0) for number in attempts])
+    episode = EpisodeNode(1, "event Paid", "f" * 32, "f" * 16, 0, 0, calls=[call])
+    draw_run(RunNode("orders", "1", "r", 1, "f" * 32, "", "waiting", 0, 0, 1, start=[episode]), 0)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "failed" in line]
+
+    assert [f"attempt {number}" in line for number, line in zip(attempts, lines, strict=True)] == [
+        number > 1 or len(attempts) > 1 for number in attempts
+    ]

@@ -126,6 +126,8 @@ def test_an_episode_is_found_by_any_of_its_numbers_and_by_its_trace(shop: Simula
     assert found("2") == found("3") == found(paid.trace) == paid
     assert found("1") == tree.start[0]
     assert found("0") is None
+    assert found(str(len(shop.records) + 1)) is None
+    assert found("99") is None
     assert found("x") is None
 
 
