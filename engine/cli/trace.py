@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from observability.trace_tree import EpisodeNode, RunNode
 
 JAEGER = "http://127.0.0.1:16686"
+PLACEHOLDER = b"This is not the Jaeger UI"
+"""What a Jaeger says that was built without its page."""
+PATIENCE = 2.0
+"""Seconds for asking whether there is a page."""
 HEX = set("0123456789abcdef")
 TRACE_DIGITS = 32
 FEW = 20
@@ -68,15 +72,18 @@ def trace(
         typer.Option(
             "--endpoint",
             metavar="URL",
-            help="The collector; `longwatch up` names its own. [default: the setting `otlp`]",
+            help="The collector. [default: the setting `otlp`, else where the engine last sent its traces]",
         ),
     ] = None,
     opens: Annotated[
         bool, typer.Option("--open", help="Print the trace's address in Jaeger, and open it if there is a browser.")
     ] = False,
     jaeger: Annotated[
-        str, typer.Option("--jaeger", metavar="URL", help="Jaeger's page, where `longwatch up` put it.")
-    ] = JAEGER,
+        str | None,
+        typer.Option(
+            "--jaeger", metavar="URL", help=f"Jaeger's page. [default: where `longwatch up` put it, else {JAEGER}]"
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="All runs, by the rule; with --export or --otlp.")] = False,
     since: Annotated[
         str, typer.Option("--since", metavar="WHEN", help="With --all: records from then on, as 2026-03-01 or 30d.")
@@ -97,14 +104,19 @@ def trace(
 
     Example: `longwatch trace 4711`, or `longwatch trace --all --since 30d --export`
     """
+    _check_url(endpoint, "--endpoint", "http://127.0.0.1:4318")
+    _check_url(jaeger, "--jaeger", JAEGER)
     settings = options.settings(data=data, log=log, otlp=endpoint, trace_rule=rule)
     if every:
         from engine.cli.trace_export import export_all
 
-        if target or not (export or otlp):
+        if target or run or episode or opens or not (export or otlp):
             raise typer.BadParameter("--all goes without a run, and with --export or --otlp FILE", param_hint="--all")
         export_all(settings, since, until, otlp, workflow=workflow, export=export, as_json=as_json)
         return
+    for given, option in ((since, "--since"), (until, "--until"), (rule, "--rule")):
+        if given:
+            raise typer.BadParameter("goes with --all only; one run is shown and sent whole", param_hint=option)
     if not target:
         raise typer.BadParameter("say which run, or --all", param_hint="[WORKFLOW/]KEY|TRACE")
     with _opened(settings) as (session, journal):
@@ -113,7 +125,7 @@ def trace(
         now = journal.header.log_time(int(clock.time() * 1000))
         shown = episode or found
         node, one = _told(records, row, shown)
-        address = f"{jaeger.rstrip('/')}/trace/{one.trace if one else node.trace}"
+        address = f"{jaeger_of(settings, jaeger)}/trace/{one.trace if one else node.trace}"
         if export or otlp:
             from engine.cli.trace_export import export_run
 
@@ -121,7 +133,25 @@ def trace(
         elif not opens:
             _show(journal, records, node, one, now, as_json=as_json)
     if opens:
-        _open(address)
+        _open(address, as_json=as_json)
+
+
+def _check_url(text: str | None, option: str, example: str) -> None:
+    """See that it is a URL.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    from urllib.parse import urlsplit
+
+    if text is None:
+        return
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(text)
+        has_port = parts.port is None or parts.port > 0
+        if parts.scheme in ("http", "https") and parts.hostname and has_port and not set(text) & set(" \t\r\n"):
+            return
+    raise typer.BadParameter(f"{text!r} must be a URL such as {example}", param_hint=option)
 
 
 @contextlib.contextmanager
@@ -240,14 +270,51 @@ def _spans(projection: Projection, records: list[Record], one: EpisodeNode) -> l
     return [span for record in records for span in projection.spans(record) if span.trace == one.trace]
 
 
-def _open(address: str) -> None:
-    """Print an address, and open it where there is a browser."""
+def jaeger_of(settings: Settings, given: str | None) -> str:
+    """Where Jaeger's page is: what was given, else where `longwatch up` put it, else its usual place."""
+    import msgspec
+
+    found: object = given
+    if not given:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            told = msgspec.json.decode((settings.data / "servers" / "addresses.json").read_bytes())
+            found = told.get("jaeger") if isinstance(told, dict) else None
+    return (found if found and isinstance(found, str) else JAEGER).rstrip("/")
+
+
+def _open(address: str, *, as_json: bool) -> None:
+    """Print an address, and open it where there is a browser and a page."""
     import os
     import webbrowser
 
-    line(address)
+    if not as_json:
+        line(address)
+    trouble = _no_page(address)
+    if as_json:
+        emit({"url": address, "trouble": trouble} if trouble else {"url": address})
+    elif trouble:
+        line(trouble)
+    if trouble:
+        return
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("BROWSER"):
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(address)
-    else:
+    elif not as_json:
         console().print(f"[dim]{cell('no browser here: open it on your own machine')}[/dim]")
+
+
+def _no_page(address: str) -> str:
+    """Why a browser shows no trace there; empty: it does, or nobody can tell from here."""
+    import urllib3
+
+    timeout = urllib3.Timeout(total=PATIENCE)
+    try:
+        with urllib3.PoolManager(timeout=timeout, retries=False) as pool:
+            body = pool.request("GET", address).data
+    except urllib3.exceptions.NewConnectionError:
+        return "nothing answers there now: `longwatch up` starts a Jaeger, and --jaeger URL names another one"
+    except urllib3.exceptions.HTTPError:
+        return ""
+    if PLACEHOLDER in body:
+        return "the Jaeger there was built without its page; put a `jaeger` of its download page on PATH to see traces"
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from engine.cli import trace
 from engine.cli.app import main
 from engine.cli.trace_shape import draw_run, lasting, wall
 from engine.log.archive import Archive
@@ -66,6 +68,39 @@ def engine(tmp_path: Path) -> Iterator[PlainEngine]:
     engine.close()
     log.close()
     server.stop()
+
+
+class Page(BaseHTTPRequestHandler):
+    """Jaeger's page."""
+
+    body: ClassVar[bytes] = b"<title>Jaeger UI</title>"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def jaeger() -> Iterator[str]:
+    with serving(HTTPServer(("127.0.0.1", 0), Page)) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(server: HTTPServer) -> Iterator[str]:
+    thread = Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture
@@ -185,13 +220,54 @@ def test_a_run_is_named_by_workflow_or_by_its_id_too(call: Call, send: Send) -> 
     assert call("trace", "4711", "--run", told["run_id"][:6], "--json").lines == [told]
 
 
-def test_no_browser_means_that_the_address_is_printed(call: Call, send: Send) -> None:
+def test_no_browser_means_that_the_address_is_printed(call: Call, send: Send, jaeger: str) -> None:
     send()
     (told,) = call("trace", "4711", "--json").lines
-    opened = call("trace", "4711", "--open", "--jaeger", "http://jaeger:16686/")
+    opened = call("trace", "4711", "--open", "--jaeger", f"{jaeger}/").out.splitlines()
 
-    assert opened.out.splitlines()[0] == f"http://jaeger:16686/trace/{told['trace']}"
-    assert told["start"][0]["trace"] in call("trace", "4711", "--episode", "1", "--open").out
+    assert opened == [f"{jaeger}/trace/{told['trace']}", "no browser here: open it on your own machine"]
+    assert told["start"][0]["trace"] in call("trace", "4711", "--episode", "1", "--open", "--jaeger", jaeger).out
+    assert call("trace", "4711", "--open", "--jaeger", jaeger, "--json").lines == [{"url": opened[0]}]
+
+
+def test_a_jaeger_without_its_page_is_told(
+    call: Call, send: Send, jaeger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send()
+    monkeypatch.setattr(Page, "body", b"<h1>This is not the Jaeger UI</h1>")
+    address, words = call("trace", "4711", "--open", "--jaeger", jaeger).out.splitlines()
+    (told,) = call("trace", "4711", "--open", "--jaeger", jaeger, "--json").lines
+
+    assert address.startswith(f"{jaeger}/trace/")
+    assert "built without its page" in words
+    assert told == {"url": address, "trouble": words}
+
+
+def test_an_address_where_nothing_is_is_told(call: Call, send: Send) -> None:
+    send()
+
+    assert "nothing answers there" in call("trace", "4711", "--open", "--jaeger", "http://127.0.0.1:1").out
+
+
+def test_the_jaeger_of_up_is_taken_before_the_usual_one(
+    call: Call, send: Send, jaeger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send()
+    file = tmp_path / ".longwatch" / "servers" / "addresses.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"jaeger": jaeger, "prometheus": "http://127.0.0.1:9090"}))
+    monkeypatch.setattr(trace, "JAEGER", "http://127.0.0.1:1")
+
+    def opened(*words: str) -> str:
+        return call("trace", "4711", "--open", *words).out.partition("/trace/")[0]
+
+    assert opened() == jaeger
+    assert opened("--jaeger", "http://127.0.0.1:2") == "http://127.0.0.1:2"
+    for broken in ('{"prometheus": "http://127.0.0.1:9090"}', "[]", "{", '{"jaeger": 5}'):
+        file.write_text(broken)
+        assert opened() == "http://127.0.0.1:1"
+    file.unlink()
+    assert opened() == "http://127.0.0.1:1"
 
 
 # -- files and collectors ----------------------------------------------------------------------------------------------
@@ -225,13 +301,8 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def collector() -> Iterator[str]:
     Collector.got, Collector.status = [], 200
-    server = Collector(("127.0.0.1", 0), Answers)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Collector(("127.0.0.1", 0), Answers)) as address:
+        yield address
 
 
 def test_spans_go_into_a_file(call: Call, send: Send, tmp_path: Path) -> None:
@@ -257,10 +328,13 @@ def test_spans_go_to_a_collector(call: Call, send: Send, collector: str) -> None
     assert again == told
 
 
-def test_a_rule_that_leaves_a_run_out_does_not_count_for_it_alone(call: Call, send: Send, collector: str) -> None:
+def test_a_rule_that_leaves_a_run_out_does_not_count_for_it_alone(
+    call: Call, send: Send, collector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     send()
+    monkeypatch.setenv("LONGWATCH_TRACE_RULE", "halted")
 
-    (told,) = call("trace", "4711", "--export", "--endpoint", collector, "--rule", "halted", "--json").lines
+    (told,) = call("trace", "4711", "--export", "--endpoint", collector, "--json").lines
     assert told["sent"] > 0
 
 
@@ -301,6 +375,14 @@ def test_a_collector_that_does_not_answer_is_told(call: Call, send: Send) -> Non
         (("trace",), "say which run, or --all"),
         (("trace", "--all"), "--export or --otlp FILE"),
         (("trace", "4711", "--export"), "there is no collector"),
+        (("trace", "4711", "--since", "1h"), "--since: goes with --all only"),
+        (("trace", "4711", "--until", "1h"), "--until: goes with --all only"),
+        (("trace", "4711", "--export", "--rule", "all"), "--rule: goes with --all only"),
+        (("trace", "4711", "--export", "--endpoint", "nonsense"), "--endpoint: 'nonsense' must be a URL"),
+        (("trace", "4711", "--export", "--endpoint", ""), "--endpoint: '' must be a URL"),
+        (("trace", "4711", "--open", "--jaeger", "nonsense"), "--jaeger: 'nonsense' must be a URL"),
+        (("trace", "4711", "--open", "--jaeger", "http://here:99999"), "--jaeger: 'http://here:99999' must be a URL"),
+        (("trace", "--all", "--otlp", "x.pb", "--open"), "--all goes without a run"),
         (("trace", "--all", "--otlp", "x.pb", "--since", "yesterday"), "must be a time like"),
         (("trace", "--all", "--otlp", "x.json"), "protobuf only"),
         (("trace", "--all", "--otlp", "x.pb", "--rule", "some"), "is no part of a rule"),
