@@ -208,6 +208,16 @@ def _of_telemetry(length: _Lengths) -> list[Alert]:
             "Lag of the exporter",
             "exporter-behind",
         ),
+        Alert(
+            "LongwatchSpansRefused",
+            f'increase(longwatch_exporter_spans_total{{result="refused"}}[{length.window(900)}]) > 0',
+            "0s",
+            "warning",
+            "The collector refused spans, so traces there are incomplete; the log still has all",
+            ENGINE,
+            "Spans",
+            "spans-refused",
+        ),
     ]
 
 

@@ -40,6 +40,8 @@ SCALE = 1 / 25
 OLDEST = timedelta(minutes=10)
 """24 seconds: what a run of this night may be in a state."""
 PATIENCE = 120.0
+ELSEWHERE = {"LongwatchSpansRefused"}
+"""No fault here brings them about (Jaeger refuses no span of ours): `test_rules.py` has their cases."""
 
 
 class Night:
@@ -203,4 +205,4 @@ def test_each_alert_fires_over_a_real_fault(night: tuple[Night, Jaeger]) -> None
     it.engine.kill()
     it.until_fires("LongwatchEngineDown", "the supervisor was killed, and all with it")
 
-    assert set(it.seen) == {alert.name for alert in alerts()}
+    assert {*it.seen, *ELSEWHERE} == {alert.name for alert in alerts()}

@@ -235,6 +235,18 @@ CASES = [
         "6m15s",
         "7m15s",
     ),
+    Case(
+        "LongwatchSpansRefused",
+        "three were too large",
+        {
+            'longwatch_exporter_spans_total{result="refused"}': steps((0, 8), (3, 80)),
+            'longwatch_exporter_spans_total{result="sent"}': [float(9 * n) for n in range(88)],
+        },
+        "1m45s",
+        "2m",
+        "17m15s",
+        labels={"result": "refused"},
+    ),
 ]
 HEALTHY: dict[str, Values] = {
     "longwatch_engine_up": steps((1, 200)),
@@ -253,6 +265,8 @@ HEALTHY: dict[str, Values] = {
     'longwatch_budget_used_ratio{budget="claims"}': steps((0.8, 200)),
     "longwatch_exporter_up": steps((1, 200)),
     "longwatch_exporter_lag_seconds": steps((2, 50), (200, 20), (2, 130)),
+    'longwatch_exporter_spans_total{result="refused"}': steps((4, 200)),
+    'longwatch_exporter_spans_total{result="sent"}': [float(9 * n) for n in range(200)],
 }
 
 
