@@ -227,7 +227,11 @@ def _shown(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
+    """What the operating system or TLS says, in its words but without its number."""
     found = re.search(
-        r"(\[Errno -?\d+\] [^'\")]+|certificate verify failed[^'\"(]*|Name or service not known)", str(error)
+        r"\[Errno -?\d+\] ([^'\")]+)|(certificate verify failed[^'\"(]*|Name or service not known)", str(error)
     )
-    return found[1].strip() if found else type(error).__name__
+    if not found:
+        return type(error).__name__
+    words = (found[1] or found[2]).strip()
+    return words[:1].lower() + words[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ TOKEN: Final = "LONGWATCH_GRAFANA_TOKEN"  # noqa: S105 (the variable's name)
 ADDRESS: Final = "LONGWATCH_GRAFANA_URL"
 
 _CODES: Final = {"usage": exits.USAGE, "refused": exits.REFUSED, "away": exits.UNAVAILABLE}
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class GrafanaFailed(Exception):
@@ -113,7 +115,10 @@ def export(
     from grafana import shipped
 
     place = str(installed or (to / "dashboards").absolute())
-    found = shipped.export(to, machines, prometheus=prometheus, jaeger=jaeger, installed=place, oldest=bound)
+    try:
+        found = shipped.export(to, machines, prometheus=prometheus, jaeger=jaeger, installed=place, oldest=bound)
+    except OSError as error:
+        raise _unwritten(to, error) from None
     if as_json:
         emit({"files": [str(path) for path in found]})
         return
@@ -146,6 +151,13 @@ def _pushing() -> ModuleType:
             f"{error.name} is not installed: pip install 'longwatch[grafana]', or `longwatch grafana export`",
             exits.USAGE,
         ) from error
+
+
+def _unwritten(to: Path, error: OSError) -> GrafanaFailed:
+    """A folder that cannot be one is the user's to change; a disk that is full or broken is not."""
+    code = exits.UNAVAILABLE if error.errno in _DISK else exits.USAGE
+    what = (error.strerror or str(error)).lower()
+    return GrafanaFailed(f"{error.filename or to} cannot be written: {what}; give a DIR that you may write to", code)
 
 
 def _length(text: str) -> timedelta:

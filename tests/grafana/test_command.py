@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from subprocess import CompletedProcess, run
 
 import pytest
 
+from engine.cli.grafana import _unwritten
 from grafana.pages import FLEET, WORKFLOW
 from grafana.shipped import BOARDS
 from tests.grafana.grafana_server import TOKEN, Grafana
@@ -82,7 +84,7 @@ def test_a_dry_run_says_would(longwatch: Longwatch, server: Grafana) -> None:
         ({"LONGWATCH_GRAFANA_TOKEN": ""}, "LONGWATCH_GRAFANA_TOKEN is not set", 2),
         ({"LONGWATCH_GRAFANA_TOKEN": "wrong"}, "does not know the token", 3),
         ({"LONGWATCH_GRAFANA_URL": "grafana"}, "is no address of a Grafana", 2),
-        ({"LONGWATCH_GRAFANA_URL": "http://127.0.0.1:9"}, "cannot be reached", 8),
+        ({"LONGWATCH_GRAFANA_URL": "http://127.0.0.1:9"}, "cannot be reached: connection refused; does", 8),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(
@@ -113,6 +115,29 @@ def test_an_export_holds_all_that_is_read_from_files(longwatch: Longwatch, tmp_p
     assert '"http://prometheus:9090"' in sources
     providers = (tmp_path / "out" / "provisioning" / "dashboards" / "longwatch.yaml").read_text(encoding="utf-8")
     assert str(tmp_path / "out" / "dashboards") in providers
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("/proc/x", "/proc/x cannot be written: "), ("afile", "cannot be written: not a directory; give a DIR")],
+)
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    longwatch: Longwatch, tmp_path: Path, folder: str, words: str
+) -> None:
+    (tmp_path / "afile").touch()
+    said = longwatch("export", folder, *CLAIMS)
+
+    assert said.returncode == 2
+    assert words in said.stderr
+    assert "Errno" not in said.stderr
+    assert len(said.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_is_not_a_wrong_word(tmp_path: Path) -> None:
+    full = _unwritten(tmp_path, OSError(errno.ENOSPC, "No space left on device", "out/alerts.yaml"))
+
+    assert full.exit_code == 8
+    assert full.words.startswith("out/alerts.yaml cannot be written: no space left on device")
 
 
 def test_the_bound_of_the_oldest_run_is_ones_own(longwatch: Longwatch, tmp_path: Path) -> None:
