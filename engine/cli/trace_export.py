@@ -6,24 +6,29 @@ import contextlib
 import re
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from engine.cli.output import complain, emit, line
 from engine.core.errors import LongwatchError
+from observability.delivery import Delivery, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from engine.core.record import Record
     from engine.journal import Header, Journal
     from engine.settings import Settings
+    from observability.sender import Answer
 
 _DURATION = re.compile(r"(\d+)\s*([smhdw])", re.ASCII)
 _MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+_PLAIN = re.compile(r"https?://[^\s@*?]+")
+"""A URL as an exporter's file holds it: what was secret in it is gone or masked, and without that it is of no use."""
 _ROWS = 1_000
 _LAST_SEQ = (1 << 64) - 1
 
@@ -46,13 +51,14 @@ def export_run(
     spans = [raw for record in records for raw in encoder.spans(record)]
     told: dict[str, Any] = {"spans": len(spans)}
     if file is not None:
-        if file.suffix == ".json":
-            file.write_bytes(to_json([span for record in records for span in projection.spans(record)], resource))
-        else:
-            file.write_bytes(encoder.request(spans))
+        with _opened(file) as out:
+            if file.suffix == ".json":
+                out.write(to_json([span for record in records for span in projection.spans(record)], resource))
+            else:
+                out.write(encoder.request(spans))
         told["file"] = str(file)
     if export:
-        with _collector(settings, encoder.request) as (send, facts):
+        with _collector(settings, header.log_id, encoder.request) as (send, facts):
             for start in range(0, len(spans), _ROWS):
                 send(spans[start : start + _ROWS])
             told |= facts
@@ -78,8 +84,9 @@ def export_all(
         header = journal.header
         encoder = Encoder(Projection(header), resource_of(header.log_id))
         sampler = Sampler(rule, journal, encoder.spans)
-        out = stack.enter_context(file.open("wb")) if file is not None else None
-        send, facts = stack.enter_context(_collector(settings, encoder.request)) if export else (None, {})
+        out = stack.enter_context(_opened(file)) if file is not None else None
+        collector = _collector(settings, header.log_id, encoder.request)
+        send, facts = stack.enter_context(collector) if export else (None, {})
         told: dict[str, Any] = {"records": 0, "spans": 0}
 
         def hand_on(spans: Sequence[bytes]) -> None:
@@ -138,9 +145,56 @@ def _moment(text: str, now: int, option: str) -> int | None:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
+def _opened(file: Path) -> BinaryIO:
+    """A file to write.
+
+    Raises:
+        BadParameter: it cannot be written, and why.
+    """
+    if not file.parent.is_dir():
+        message = f"there is no folder {file.parent}: make it first, or name a file in one that there is"
+        raise typer.BadParameter(message, param_hint="--otlp")
+    try:
+        return file.open("wb")
+    except OSError as error:
+        message = f"{file} cannot be written ({error.strerror}): name another file"
+        raise typer.BadParameter(message, param_hint="--otlp") from None
+
+
+def _endpoint(settings: Settings, log_id: str) -> str:
+    """The collector that is set, else the one to which this log's engine last sent.
+
+    Raises:
+        BadParameter: there is neither.
+    """
+    import os
+
+    import msgspec
+
+    from observability.place import ExporterFile
+
+    if settings.otlp:
+        return settings.otlp
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        raise typer.BadParameter("OTEL_SDK_DISABLED is true, so nothing is sent: unset it", param_hint="--export")
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        told = msgspec.json.decode((settings.data / "exporter.json").read_bytes(), type=ExporterFile)
+        if told.log_id == log_id and _PLAIN.fullmatch(told.endpoint):
+            return told.endpoint
+    message = "there is no collector, and the engine sends to none: give --endpoint URL, or set `otlp`"
+    raise typer.BadParameter(message, param_hint="--export")
+
+
+class _Once(Delivery):
+    """Delivers without waiting, and so does not promise to send again."""
+
+    def _tell(self, answer: Answer) -> None:
+        self.tally.trouble = f"{answer.reason}: {answer.words}" if answer.words else answer.reason
+
+
 @contextlib.contextmanager
 def _collector(
-    settings: Settings, request: Callable[[Sequence[bytes]], bytes]
+    settings: Settings, log_id: str, request: Callable[[Sequence[bytes]], bytes]
 ) -> Iterator[tuple[Callable[[Sequence[bytes]], None], dict[str, Any]]]:
     """How to send, and what became of it in the end; a collector that is away is not waited for.
 
@@ -150,22 +204,19 @@ def _collector(
     import os
     from threading import Event
 
-    from observability.delivery import Delivery, Tally
     from observability.sender import Collector, open_sender
 
-    if not settings.otlp:
-        message = "there is no collector: give --endpoint URL, or set `otlp` (longwatch settings)"
-        raise typer.BadParameter(message, param_hint="--export")
-    collector = Collector.of(settings, os.environ)
+    collector = replace(Collector.of(settings, os.environ), url=_endpoint(settings, log_id))
     tally, stopping = Tally(), Event()
     stopping.set()
     sender = open_sender(collector)
-    delivery = Delivery(sender, request, tally, stopping, where=collector.shown)
+    delivery = _Once(sender, request, tally, stopping, where=collector.shown)
     facts: dict[str, Any] = {"endpoint": collector.shown}
 
     def send(spans: Sequence[bytes]) -> None:
         if spans and not delivery.deliver(spans):
-            raise NotSent(f"{collector.shown} takes no spans: {tally.trouble or 'it refuses them'}; nothing is lost")
+            why = tally.trouble or "it refuses them"
+            raise NotSent(f"{collector.shown} takes no spans: {why}; nothing is lost, --endpoint URL names another one")
         facts["sent"] = tally.sent
         facts["refused"] = tally.refused
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar, NamedTuple
 
+import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -19,6 +20,7 @@ from engine.cli.trace_shape import draw_run, lasting, wall
 from engine.log.archive import Archive
 from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
+from observability.place import ExporterFile
 from observability.trace_tree import AttemptNode, CallNode, EpisodeNode, RunNode
 from tests import shop
 from tests.plain_engine import PlainEngine
@@ -366,7 +368,63 @@ def test_a_collector_that_does_not_answer_is_told(call: Call, send: Send) -> Non
 
     assert ended.code == 8
     assert "takes no spans" in ended.err
-    assert "nothing is lost" in ended.err
+    assert "nothing is lost, --endpoint URL names another one" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 500, 503])
+def test_a_collector_that_takes_nothing_is_not_said_to_be_waited_for(
+    call: Call, send: Send, collector: str, status: int
+) -> None:
+    send()
+    Collector.status = status
+    ended = call("trace", "4711", "--export", "--endpoint", collector)
+
+    assert ended.code == 8
+    assert "when it is back" not in ended.err
+    assert "tried again" not in ended.err
+
+
+def exporter_file(tmp_path: Path, endpoint: str, log_id: str) -> None:
+    raw = msgspec.json.encode(ExporterFile(log_id, endpoint=endpoint))
+    (tmp_path / ".longwatch" / "exporter.json").write_bytes(raw)
+
+
+def test_where_the_engine_sends_its_traces_those_of_one_run_go_too(
+    call: Call, send: Send, engine: PlainEngine, collector: str, tmp_path: Path
+) -> None:
+    send()
+    exporter_file(tmp_path, collector, engine.log.header.log_id)
+    (told,) = call("trace", "4711", "--export", "--json").lines
+    (every,) = call("trace", "--all", "--export", "--json").lines
+
+    assert told["endpoint"] == every["endpoint"] == collector
+    assert told["sent"] == told["spans"]
+    assert call("trace", "4711", "--export", "--endpoint", "http://127.0.0.1:1").code == 8
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "log_id"),
+    [("", ""), ("http://***@127.0.0.1:1", ""), ("http://me:key@127.0.0.1:1", ""), ("http://127.0.0.1:1", "another")],
+)
+def test_an_exporter_that_tells_no_address_for_this_log_is_no_collector(
+    call: Call, send: Send, engine: PlainEngine, tmp_path: Path, endpoint: str, log_id: str
+) -> None:
+    send()
+    exporter_file(tmp_path, endpoint, log_id or engine.log.header.log_id)
+    ended = call("trace", "4711", "--export")
+
+    assert ended.code == 2
+    assert "give --endpoint URL" in ended.err
+
+
+def test_sending_that_is_switched_off_is_told(call: Call, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    send()
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    ended = call("trace", "4711", "--export", "--endpoint", "http://127.0.0.1:1")
+
+    assert ended.code == 2
+    assert "OTEL_SDK_DISABLED is true" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -375,6 +433,9 @@ def test_a_collector_that_does_not_answer_is_told(call: Call, send: Send) -> Non
         (("trace",), "say which run, or --all"),
         (("trace", "--all"), "--export or --otlp FILE"),
         (("trace", "4711", "--export"), "there is no collector"),
+        (("trace", "4711", "--otlp", "nodir/x.json"), "--otlp: there is no folder nodir: make it first"),
+        (("trace", "--all", "--otlp", "nodir/x.pb"), "--otlp: there is no folder nodir: make it first"),
+        (("trace", "4711", "--otlp", ".longwatch"), "--otlp: .longwatch cannot be written (Is a directory)"),
         (("trace", "4711", "--since", "1h"), "--since: goes with --all only"),
         (("trace", "4711", "--until", "1h"), "--until: goes with --all only"),
         (("trace", "4711", "--export", "--rule", "all"), "--rule: goes with --all only"),
