@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -71,19 +73,11 @@ class Server:
             ServerFailed: with the end of its log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in reversed(range(_STARTS)):
-            self._spawn(self.prepare())
-            try:
-                self._await()
-            except ServerFailed:
-                self.stop()
-                if not left or _TAKEN not in self._said():
-                    raise
-            except BaseException:
-                self.stop()
-                raise
-            else:
-                break
+        lock = self._take()
+        try:
+            self._start(lock)
+        finally:
+            os.close(lock)
         return self
 
     def check(self) -> None:
@@ -93,7 +87,7 @@ class Server:
             ServerFailed: it has ended by itself.
         """
         if self._process is not None and (code := self._process.poll()) is not None:
-            raise ServerFailed(f"{self.name} ended with code {code}; the end of {self.log} says:\n{self._last_lines()}")
+            raise ServerFailed(self._ended(code))
 
     def stop(self) -> None:
         """End it: asked first, then killed. Harmless when it does not run."""
@@ -127,7 +121,51 @@ class Server:
     ) -> None:
         self.stop()
 
-    def _spawn(self, command: Sequence[str]) -> None:
+    def _start(self, lock: int) -> None:
+        for left in reversed(range(_STARTS)):
+            self._spawn(self.prepare(), lock)
+            try:
+                self._await()
+            except ServerFailed:
+                self.stop()
+                if not left or _TAKEN not in self._said():
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                break
+
+    def _take(self) -> int:
+        """Take the folder's lock, which the process holds from then on until it is gone, however it ends.
+
+        One of an earlier time holds its data and its ports until then: after a `kill -9` of who started it, the kernel
+        has asked it to end, and it may take its time.
+
+        Raises:
+            ServerFailed: it stays.
+        """
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + STOP_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(_LOOK_SECONDS)
+                    continue
+                os.close(lock)
+                raise ServerFailed(
+                    f"a {self.name} of an earlier time is still at work in {self.folder}; end it, and start again"
+                ) from None
+            return lock
+
+    def _ended(self, code: int) -> str:
+        last = self._last_lines()
+        said = f"the end of {self.log} says:\n{last}" if last else f"nothing is in {self.log}"
+        return f"{self.name} ended with code {code}; {said}"
+
+    def _spawn(self, command: Sequence[str], lock: int) -> None:
         with self.log.open("wb") as sink:
             self._process = subprocess.Popen(
                 bound.command([*command]),
@@ -136,6 +174,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C in the terminal is for us, who end it last
             )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from observability.servers.golang import find_go
 from observability.servers.grafana import Grafana, find_grafana
 from observability.servers.jaeger import Jaeger
 from observability.servers.ports import LOOPBACK, free_ports
+from observability.servers.process import Server
 from observability.servers.progress import Progress
 from observability.servers.prometheus import QueryFailed
 from observability.servers.tool import JAEGER, PROMETHEUS, Installed, Tool, version_in
@@ -273,6 +275,82 @@ def test_a_server_ends_with_who_started_it(installed: Callable[[Tool], Installed
         assert _ends(ended.fileno())
 
 
+class Slow(Server):
+    """A server that is asked to end and takes its time, until a file says that it may."""
+
+    name = "slow"
+
+    def prepare(self) -> list[str]:
+        (port,) = free_ports((0,))
+        self.url = f"http://{LOOPBACK}:{port}"
+        code = (
+            "import http.server, os, signal, sys, time, threading\n"
+            "def end(*_):\n"
+            "    open('asked', 'w').close()\n"
+            "    while not os.path.exists('may'): time.sleep(0.01)\n"
+            "    os._exit(0)\n"
+            "signal.signal(signal.SIGTERM, end)\n"
+            "class Health(http.server.BaseHTTPRequestHandler):\n"
+            "    def do_GET(self): self.send_response(200); self.end_headers()\n"
+            "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), Health).serve_forever()\n"
+        )
+        return [sys.executable, "-c", code, str(port)]
+
+    def health(self) -> str:
+        return self.url
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a server that lives on after a `kill -9` of who started it."""
+    code = (
+        "import sys; from pathlib import Path; from tests.observability.test_servers import Slow;"
+        "Slow(Path(sys.argv[1])).start(); print(flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        starter.stdout.readline()
+        starter.kill()
+    _until((tmp_path / "slow" / "asked").exists)
+    yield tmp_path
+    (tmp_path / "slow" / "may").touch()
+
+
+def test_a_start_waits_until_one_of_an_earlier_time_is_gone(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its data until then, which Prometheus locks."""
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        (left / "slow" / "may").touch()
+        select.select([], [], [], seconds)
+
+    monkeypatch.setattr("observability.servers.process.time.sleep", nap)
+    with Slow(left) as server:
+        lives = server.lives
+
+    assert lives
+    assert naps
+
+
+def test_one_of_an_earlier_time_that_stays_is_named(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observability.servers.process.STOP_SECONDS", 0.0)
+
+    with pytest.raises(ServerFailed, match=r"a slow of an earlier time is still at work in .*slow; end it"):
+        Slow(left).start()
+
+
+def test_a_server_that_was_killed_is_told_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "may").touch()
+    with Slow(tmp_path) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(ServerFailed, match=r"slow ended with code -9; .*slow\.log"):
+            server.check()
+
+
 def test_prometheus_scrapes_answers_and_refuses(jaeger: Jaeger, prometheus: StartPrometheus, tmp_path: Path) -> None:
     rules = tmp_path / "rules.json"
     rule = {"alert": "Up", "expr": 'up{job="jaeger"} == 1'}
@@ -395,8 +473,6 @@ def _until(ask: Callable[[], T]) -> T:
 
 
 def _ends(process: int) -> bool:
-    import select  # noqa: PLC0415
-
     return bool(select.select([process], [], [], 60)[0])
 
 
