@@ -39,7 +39,6 @@ from observability.otlp import resource_of
 from observability.place import ExporterFile
 from observability.projection import Projection
 from observability.servers import bound
-from observability.servers.errors import ServerFailed
 from observability.servers.progress import Progress
 from observability.servers.prometheus import Prometheus, QueryFailed
 from observability.servers.stack import Provide, Stack
@@ -309,8 +308,12 @@ def _export(data: Path, stack: Stack, *words: str) -> None:
         raise NotSeen(f"the exporter ended with code {said.returncode}:\n{said.stderr[-2000:]}")
 
 
-def look(stack: Stack, demo: DemoProcess) -> int:
-    """Wait until the demo ends; Ctrl-C is its to obey, SIGTERM is handed on."""
+def look(stack: Stack, demo: DemoProcess, data: Path) -> int:
+    """Wait until the demo ends; Ctrl-C is its to obey, SIGTERM is handed on.
+
+    Where the servers are is written into the demo's data folder as soon as its engine has one: it is emptied first.
+    """
+    began, is_told = time.time(), False
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         del frame
@@ -324,6 +327,9 @@ def look(stack: Stack, demo: DemoProcess) -> int:
                 demo.process.wait(1)
             if demo.process.poll() is None:
                 _warn_of_the_dead(stack)
+                if not is_told and _is_newer(data / "engine.json", began):
+                    stack.tell(data / "servers")
+                    is_told = True
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -331,10 +337,15 @@ def look(stack: Stack, demo: DemoProcess) -> int:
 
 
 def _warn_of_the_dead(stack: Stack) -> None:
+    for words in stack.ended():
+        sys.stderr.write(f"longwatch: {words}\n")
+
+
+def _is_newer(path: Path, than: float) -> bool:
     try:
-        stack.check()
-    except ServerFailed as error:
-        sys.stderr.write(f"longwatch: {error}\n")
+        return path.stat().st_mtime > than
+    except OSError:
+        return False
 
 
 def show(stack: Stack) -> None:
@@ -403,7 +414,7 @@ def main(given: Sequence[str] | None = None) -> int:
             with stack:
                 if not options.check:
                     show(stack)
-                    return look(stack, DemoProcess(options.demo, data, stack, words, piped=False))
+                    return look(stack, DemoProcess(options.demo, data, stack, words, piped=False), data)
                 demo = DemoProcess(options.demo, data, stack, ["--json", *words], piped=True)
                 seen = check(stack, demo, data, progress)
     except LongwatchError as error:

@@ -15,6 +15,8 @@ from engine.cli.output import console, emit, line, plain, rfc3339
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from engine import Application
+    from engine.settings import Loaded
     from engine.supervisor import Progress
 
 _PLAIN_SECONDS = 5.0
@@ -94,24 +96,38 @@ def run(
 
 
 def _supervise(flags: dict[str, Any], accept: bool, restore: Path | None, quiet: bool, as_json: bool) -> None:
-    from engine.loader import find_application, import_application
-    from engine.settings import load
     from engine.supervisor import Supervisor
 
-    loaded = load(flags)
+    loaded, app, application = prepare(flags)
     settings = loaded.settings
-    if settings.otlp:
-        from observability.sampling import Rule
-
-        Rule.read(settings.trace_rule)  # here, and not in a process whose words come later
-    app = settings.app or find_application(settings.app_path)
-    application = import_application(app, settings.app_path)
     observer = _observer(quiet, as_json, settings.log_format)
     with observer:
         observer.say(
             "starting", f"{app} on {_short(settings.data)}" + (f", log {settings.log}" if settings.log else "")
         )
         Supervisor(loaded, app, application, observer, accept=accept, restore=restore).run()
+
+
+def prepare(flags: dict[str, Any]) -> tuple[Loaded, str, Application]:
+    """Settings, the application's name and the application, before anything is started.
+
+    Raises:
+        SettingsError: also for a rule for traces that is none, whether there is a collector yet or not.
+        AppError: there is no application, or none that can be imported.
+    """
+    from engine.loader import find_application, import_application
+    from engine.settings import SettingsError, load
+    from observability.sampling import Rule, WrongRule
+
+    loaded = load(flags)
+    settings = loaded.settings
+    try:
+        Rule.read(settings.trace_rule)
+    except WrongRule as error:
+        where = loaded.origin["trace_rule"]
+        raise SettingsError((f"{where}: trace_rule = {settings.trace_rule!r} is not allowed: {error}",)) from None
+    app = settings.app or find_application(settings.app_path)
+    return loaded, app, import_application(app, settings.app_path)
 
 
 def _observer(quiet: bool, as_json: bool, log_format: str) -> _Screen | _Lines | _Json:

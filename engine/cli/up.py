@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from engine.cli import options
-from engine.cli.output import emit, line, table
+from engine.cli.output import emit, line, rfc3339, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.settings import Settings
     from observability.servers.stack import Stack
+
+_LOOK_SECONDS: Final = 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -44,11 +52,13 @@ def up(
 
     Example: `longwatch up`, or `longwatch up --data .longwatch/fast --lapse 20000` to live through weeks in minutes.
     """
+    from engine.cli.run import prepare, run
     from observability.servers.stack import Stack
 
-    settings = options.settings(app=application, data=data, lapse=lapse)
+    given = {"app": application, "data": data, "lapse": lapse}
+    loaded, _, _ = prepare({name: value for name, value in given.items() if value is not None})
+    settings = loaded.settings
     _check_free(settings)
-    from engine.cli.run import run
     from grafana.shipped import export, rule_file
 
     folder = settings.data / "servers"
@@ -72,16 +82,44 @@ def up(
     )
     with stack:
         _tell(stack, as_json=as_json)
-        run(
-            application,
-            data,
-            lapse=lapse,
-            otlp=stack.otlp,
-            metrics=stack.metrics,
-            accept=accept,
-            quiet=quiet,
-            as_json=as_json,
-        )
+        with _watched(stack, as_json=as_json):
+            run(
+                application,
+                data,
+                lapse=lapse,
+                otlp=stack.otlp,
+                metrics=stack.metrics,
+                accept=accept,
+                quiet=quiet,
+                as_json=as_json,
+            )
+
+
+@contextmanager
+def _watched(stack: Stack, *, as_json: bool) -> Iterator[None]:
+    """Say of each server that ends by itself that it did, while the engine goes on."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_LOOK_SECONDS):
+            for words in stack.ended():
+                _warn(words, as_json=as_json)
+
+    watching = threading.Thread(target=watch, name="servers", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
+
+
+def _warn(words: str, *, as_json: bool) -> None:
+    if as_json:
+        emit({"at": rfc3339(time.time_ns() // 1_000_000), "event": "server", "message": words})
+    else:
+        sys.stderr.write(f"longwatch: {words}\n")
+        sys.stderr.flush()
 
 
 def _check_free(settings: Settings) -> None:

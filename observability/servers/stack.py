@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,13 +12,16 @@ from typing import Final, NamedTuple, Self
 
 from observability import names
 from observability.sender import Collector
+from observability.servers.errors import ServerFailed
 from observability.servers.grafana import Grafana, find_grafana
 from observability.servers.jaeger import Jaeger, Protocol
 from observability.servers.ports import LOOPBACK, free_ports
+from observability.servers.process import Server
 from observability.servers.prometheus import Prometheus
 
 WISHED_METRICS: Final = 9464
 """OpenTelemetry's port for what Prometheus scrapes."""
+ADDRESSES: Final = "addresses.json"
 FIRST_BOARD: Final = "longwatch-fleet"
 
 
@@ -64,6 +69,8 @@ class Stack:
         self._folder, self._targets, self._rules, self._provide = folder, targets, rules, provide
         self._collector, self._protocol, self._place, self._known = otlp, protocol, metrics, known_ports
         self._started = ExitStack()
+        self._told = set[Path]()
+        self._mourned = set[int]()
         self.jaeger: Jaeger | None = None
         self.prometheus: Prometheus
         self.grafana: Grafana | None = None
@@ -84,6 +91,7 @@ class Stack:
         Raises:
             ServerMissing, ServerFailed: then nothing is left running.
         """
+        (self._folder / ADDRESSES).unlink(missing_ok=True)  # of one that was killed
         with ExitStack() as starting:
             if not self._collector:
                 self.jaeger = starting.enter_context(Jaeger(self._folder, known_ports=self._known))
@@ -96,13 +104,42 @@ class Stack:
                 self.grafana = starting.enter_context(
                     Grafana(self._folder, program, provisioning, known_port=self._known)
                 )
+            self.tell(self._folder)
             self._started = starting.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for path in self._told:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         self._started.close()
+
+    def tell(self, folder: Path) -> None:
+        """Write into a folder where the pages and query APIs are, for other commands; gone when the servers end."""
+        path = folder / ADDRESSES
+        aside = path.with_suffix(".new")
+        folder.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(self.addresses(), indent=2) + "\n", encoding="utf-8")
+        aside.replace(path)
+        self._told.add(path)
+
+    def addresses(self) -> dict[str, str]:
+        """URLs of those servers that were started here, by name."""
+        return {server.name: server.url for server in self._servers()}
+
+    def ended(self) -> list[str]:
+        """What to say of servers that have ended by themselves, once of each."""
+        found = []
+        for server in self._servers():
+            try:
+                server.check()
+            except ServerFailed as error:
+                if server.pid not in self._mourned:
+                    self._mourned.add(server.pid)
+                    found.append(str(error))
+        return found
 
     def check(self) -> None:
         """See that all run.
@@ -110,9 +147,8 @@ class Stack:
         Raises:
             ServerFailed: one has ended.
         """
-        for server in (self.jaeger, self.prometheus, self.grafana):
-            if server is not None:
-                server.check()
+        for server in self._servers():
+            server.check()
 
     def facts(self) -> dict[str, str]:
         """The addresses, for a program."""
@@ -149,6 +185,9 @@ class Stack:
             words = "none on PATH; `longwatch grafana push` takes the boards to one of yours"
             made.append(Row("Grafana", "-", words))
         return made
+
+    def _servers(self) -> list[Server]:
+        return [each for each in (self.jaeger, self.prometheus, self.grafana) if each is not None]
 
     def _make_prometheus(self) -> Prometheus:
         own = {"jaeger": [self.jaeger.metrics]} if self.jaeger else {}

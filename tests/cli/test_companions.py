@@ -179,10 +179,14 @@ def test_a_full_disk_does_not_end_the_engine_when_one_comes_back(monkeypatch: py
     assert written == [one]
 
 
-def test_a_rule_for_traces_that_is_none_is_told_before_anything_is_started(longwatch: Longwatch) -> None:
-    answer = longwatch("run", "--otlp", "http://collector:4318", LONGWATCH_TRACE_RULE="best")
+@pytest.mark.parametrize("collector", [("--otlp", "http://collector:4318"), ()])
+def test_a_rule_for_traces_that_is_none_is_told_before_anything_is_started(
+    longwatch: Longwatch, collector: tuple[str, ...]
+) -> None:
+    answer = longwatch("run", *collector, LONGWATCH_TRACE_RULE="best")
 
     assert answer.returncode == 2
+    assert "environment LONGWATCH_TRACE_RULE: trace_rule = 'best' is not allowed" in answer.stderr
     assert "'best' is no part of a rule for traces" in answer.stderr
 
 

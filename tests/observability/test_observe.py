@@ -9,6 +9,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +19,20 @@ import pytest
 from typer.testing import CliRunner
 
 import grafana
+from engine.cli import up
 from engine.cli.app import app
+from engine.cli.exits import code_of
 from observability import observe
 from observability.jaeger import Comparison
 from observability.observe import DemoProcess, NotSeen, Seen, own_folder, see_alerts, see_panels
+from observability.servers.errors import ServerFailed
 from observability.servers.jaeger import Jaeger
 from observability.servers.prometheus import QueryFailed, Sample
 from observability.servers.stack import Stack
 from observability.servers.tool import JAEGER, PROMETHEUS, Installed, Tool
 
 STAND_IN = "tests.observability.stand_in"
+APP = "workflows.insurance_claim:application"
 
 
 class Answers:
@@ -235,18 +240,21 @@ def test_up_starts_servers_runs_the_engine_wired_to_them_and_ends_them(
 
     def run(application: str | None, data: Path | None, **options: Any) -> None:
         ran.update(options, application=application, data=data)
+        ran["told"] = json.loads((tmp_path / "d" / "servers" / "addresses.json").read_text())
 
     monkeypatch.setattr("engine.cli.run.run", run)
     monkeypatch.chdir(tmp_path)
-    said = CliRunner().invoke(app, ["up", "--app", "shop:application", "--data", "d", "--lapse", "9", "--json"])
+    said = CliRunner().invoke(app, ["up", "--app", APP, "--data", "d", "--lapse", "9", "--json"])
 
     assert said.exit_code == 0, said.output
     servers = json.loads(said.stdout.splitlines()[0])
     assert servers["event"] == "servers"
+    assert ran["told"] == {name: servers[name] for name in ("jaeger", "prometheus", "grafana") if name in servers}
+    assert not (tmp_path / "d" / "servers" / "addresses.json").exists()
     assert {"jaeger", "prometheus", "otlp", "metrics"} <= servers.keys()
     assert ran["otlp"] == servers["otlp"]
     assert servers["metrics"] == f"http://{ran['metrics']}/metrics"
-    assert (ran["application"], ran["data"], ran["lapse"]) == ("shop:application", Path("d"), 9)
+    assert (ran["application"], ran["data"], ran["lapse"]) == (APP, Path("d"), 9)
     assert (tmp_path / "d" / "servers" / "jaeger" / "jaeger.log").exists()
     assert "LongwatchEngineDown" in (tmp_path / "d" / "servers" / "alerts.yaml").read_text()
     configuration = json.loads((tmp_path / "d" / "servers" / "prometheus" / "prometheus.yml").read_text())
@@ -259,7 +267,7 @@ def test_up_sends_as_the_settings_say(there: None, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("engine.cli.run.run", lambda *words, **options: ran.update(options))
     monkeypatch.setenv("LONGWATCH_OTLP_PROTOCOL", "grpc")
     monkeypatch.chdir(tmp_path)
-    said = CliRunner().invoke(app, ["up", "--app", "shop:application", "--json"])
+    said = CliRunner().invoke(app, ["up", "--app", APP, "--json"])
 
     assert said.exit_code == 0, said.output
     receivers = json.loads((tmp_path / ".longwatch/servers/jaeger/jaeger.yaml").read_text())["receivers"]
@@ -270,8 +278,119 @@ def test_up_prints_where_to_look(there: None, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("engine.cli.run.run", lambda *words, **options: None)
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.chdir(tmp_path)
-    said = CliRunner().invoke(app, ["up", "--app", "shop:application"])
+    said = CliRunner().invoke(app, ["up", "--app", APP])
 
     assert said.exit_code == 0, said.output
     for word in ("Jaeger", "Prometheus", "metrics", "traces to", "Grafana", "http://127.0.0.1:"):
         assert word in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "says"),
+    [
+        ({}, [], "no application in "),
+        ({"LONGWATCH_TRACE_RULE": "banana"}, ["--app", APP], "LONGWATCH_TRACE_RULE: trace_rule = 'banana'"),
+        ({"LONGWATCH_PARTITIONS": "three"}, ["--app", APP], "LONGWATCH_PARTITIONS"),
+    ],
+)
+def test_up_refuses_before_a_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: list[str], says: str
+) -> None:
+    def enter(self: Stack) -> Stack:
+        raise AssertionError("servers were started")
+
+    monkeypatch.setattr(Stack, "__enter__", enter)
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    error = CliRunner().invoke(app, ["up", *words]).exception
+
+    assert says in str(error)
+    assert code_of(error or Exception()) == 2
+
+
+class Mourned:
+    """A server that ends when it is told."""
+
+    def __init__(self, name: str, pid: int) -> None:
+        self.name, self.pid, self.url, self.words = name, pid, f"http://{name}", ""
+
+    def check(self) -> None:
+        if self.words:
+            raise ServerFailed(self.words)
+
+
+def test_each_server_that_ends_by_itself_is_told_once(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, tmp_path / "targets.json")
+    jaeger: Any = Mourned("jaeger", 1)
+    prometheus: Any = Mourned("prometheus", 2)
+    stack.jaeger, stack.prometheus = jaeger, prometheus
+    assert stack.ended() == []
+
+    jaeger.words = "jaeger ended with code -9"
+    first = [stack.ended(), stack.ended()]
+    prometheus.words = "prometheus ended with code -9"
+    second = [stack.ended(), stack.ended()]
+
+    assert (first, second) == ([["jaeger ended with code -9"], []], [["prometheus ended with code -9"], []])
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_up_tells_of_a_server_that_ends_while_the_engine_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    asked = threading.Event()
+    words = ["jaeger ended with code -9; nothing is in jaeger.log"]
+
+    def ended() -> list[str]:
+        if words:
+            return [words.pop()]
+        asked.set()
+        return []
+
+    stack: Any = SimpleNamespace(ended=ended)
+    monkeypatch.setattr(up, "_LOOK_SECONDS", 0.001)
+    with up._watched(stack, as_json=as_json):
+        assert asked.wait(60)
+    said = capsys.readouterr()
+
+    if as_json:
+        told = json.loads(said.out)
+        assert (told["event"], told["message"]) == ("server", "jaeger ended with code -9; nothing is in jaeger.log")
+    else:
+        assert said.err == "longwatch: jaeger ended with code -9; nothing is in jaeger.log\n"
+
+
+def test_addresses_of_servers_are_told_where_a_command_looks_for_them_while_they_run(tmp_path: Path) -> None:
+    stack = Stack(tmp_path / "servers", tmp_path / "targets.json")
+    prometheus: Any = Mourned("prometheus", 2)
+    stack.prometheus = prometheus
+
+    stack.tell(tmp_path / "demo" / "servers")
+    files = list((tmp_path / "demo" / "servers").iterdir())
+    told = json.loads(files[0].read_text())
+    stack.__exit__(None, None, None)
+
+    assert [path.name for path in files] == ["addresses.json"]
+    assert told == {"prometheus": "http://prometheus"}
+    assert not files[0].exists()
+
+
+def test_make_observe_tells_the_demos_own_folder_when_its_engine_has_one(tmp_path: Path) -> None:
+    told: list[Path] = []
+    (tmp_path / "engine.json").touch()
+    os.utime(tmp_path / "engine.json", (1, 1))
+
+    def ended() -> list[str]:
+        if told:
+            process.terminate()
+        (tmp_path / "engine.json").touch()
+        return []
+
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
+        demo: Any = SimpleNamespace(process=process)
+        stack: Any = SimpleNamespace(ended=ended, tell=told.append)
+        observe.look(stack, demo, tmp_path)
+
+    assert told == [tmp_path / "servers"]
