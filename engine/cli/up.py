@@ -47,8 +47,7 @@ def up(
     Their addresses are printed first. A `jaeger`, `prometheus` with `promtool`, or `grafana` on PATH is taken; else
     Jaeger and Prometheus are built once into `~/.cache/longwatch`, which takes about ten minutes.
 
-    All listen on this machine only. Jaeger keeps its traces in memory: `longwatch trace KEY --export --endpoint URL`
-    sends one again, to the address beside *traces to*.
+    All listen on this machine only. Jaeger keeps its traces in memory: `longwatch trace KEY --export` sends one again.
 
     Example: `longwatch up`, or `longwatch up --data .longwatch/fast --lapse 20000` to live through weeks in minutes.
     """
