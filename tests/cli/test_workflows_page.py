@@ -89,7 +89,7 @@ app = Application(workflows=[shipment, compensation, memory, goodwill])
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    group, speaking, questions, step, _ = PAGE.blocks("python")
+    group, speaking, questions, step, *_ = PAGE.blocks("python")
     folder = tmp_path_factory.mktemp("workflows")
     return PAGE.module(folder, BEFORE, step, group, speaking, questions, AFTER)
 
