@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import gc
 import json
 import logging
@@ -45,9 +44,10 @@ from observability.place import ExporterFile, Place, behind
 from observability.projection import Projection
 from observability.sampling import Rule, Sampler, WrongRule
 from observability.sender import Collector, open_sender
+from observability.worker import TAKEN, UNUSABLE, alone, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from engine.core.record import Record
     from engine.journal import Header, Item
@@ -64,11 +64,6 @@ WAIT_MS: Final = 1_000
 HEARTBEAT_SECONDS: Final = 2.0
 LONGEST_PAUSE: Final = 5.0
 """Seconds between two looks for a log that is away."""
-
-TAKEN: Final = 3
-"""Exit code: another exporter works on this data folder."""
-UNUSABLE: Final = 2
-"""Exit code: settings that cannot be used."""
 
 
 class Reads(Protocol):
@@ -319,9 +314,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("there is no collector: set otlp, or give --endpoint URL", file=sys.stderr)  # noqa: T201
         return UNUSABLE
     _open_log(settings, by_hand=wanted.once)
-    with _alone(settings.data, needed=not wanted.from_start) as is_alone:
+    lock = settings.data / "exporter.lock"
+    with contextlib.nullcontext(enter_result=True) if wanted.from_start else alone(lock) as is_alone:
         if not is_alone:
-            _refuse(f"another exporter works on {settings.data}: end it, or take --from-start")
+            refuse(_log, f"another exporter works on {settings.data}: end it, or take --from-start")
             return TAKEN
         return _export(settings, once=wanted.once, from_start=wanted.from_start)
 
@@ -334,7 +330,7 @@ def _export(settings: Settings, *, once: bool, from_start: bool) -> int:
         try:
             journal = Journal(session)
         except LogError as error:
-            _refuse(f"the log cannot be read: {error}")
+            refuse(_log, f"the log cannot be read: {error}")
             return 1
         header = journal.header
         encoder = Encoder(Projection(header), resource_of(header.log_id))
@@ -354,7 +350,7 @@ def _export(settings: Settings, *, once: bool, from_start: bool) -> int:
         try:
             done = exporter.run(once=once)
         except LogError as error:
-            _refuse(f"the log cannot be read on: {error}")
+            refuse(_log, f"the log cannot be read on: {error}")
             return 1
         finally:
             sender.close()
@@ -373,11 +369,6 @@ def _yield_to_others() -> None:
     if os.getsid(0) == os.getpid():
         with contextlib.suppress(OSError):
             Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
-
-
-def _refuse(words: str) -> None:
-    _log.error(words)
-    print(words, file=sys.stderr)  # noqa: T201 (the supervisor hands it on)
 
 
 def _tell(exporter: Exporter) -> None:
@@ -423,21 +414,6 @@ def _session(settings: Settings, *, wait: bool) -> Session:
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
     return session
-
-
-@contextlib.contextmanager
-def _alone(data: Path, *, needed: bool) -> Iterator[bool]:
-    """Whether no other exporter moves the place of this data folder; nobody else gets in until this one ends."""
-    if not needed:
-        yield True
-        return
-    with (data / "exporter.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import logging
 import signal
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from engine.journal import Header, Item
     from engine.settings import Settings
     from observability.tally import Seen
+from observability.worker import TAKEN, UNUSABLE, alone, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -64,10 +64,6 @@ READ_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 5.0
 """Between two attempts at a port that is taken."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-
-UNUSABLE: Final = 2
-TAKEN: Final = 3
-"""Exit codes, as the exporter's: settings that cannot be used; another one works on this data folder."""
 
 
 class Reads(Protocol):
@@ -347,9 +343,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)  # noqa: T201 (no log is open yet)
         return UNUSABLE
     open_file(settings.data / "logs" / "metrics.log", settings.log_format, settings.log_level)
-    with _alone(settings.data) as is_alone:
+    with alone(settings.data / "metrics.lock") as is_alone:
         if not is_alone:
-            _refuse(f"another process serves the metrics of {settings.data}: end it")
+            refuse(_log, f"another process serves the metrics of {settings.data}: end it")
             return TAKEN
         return _serve(Server(settings, host, port))
 
@@ -360,14 +356,9 @@ def _serve(server: Server) -> int:
     try:
         server.run()
     except LogError as error:
-        _refuse(f"the log cannot be read: {error}")
+        refuse(_log, f"the log cannot be read: {error}")
         return 1
     return 0
-
-
-def _refuse(words: str) -> None:
-    _log.error(words)
-    print(words, file=sys.stderr)  # noqa: T201 (the supervisor hands it on)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -379,18 +370,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--listen", metavar="HOST:PORT", help="where; a port alone is one of this machine")
     parser.add_argument("--list", action="store_true", help="print all metrics, and end")
     return parser
-
-
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[bool]:
-    """Whether no other one counts into this data folder; nobody else gets in until this one ends."""
-    with (data / "metrics.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
 
 
 if __name__ == "__main__":
