@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from msgspec import Struct
 
 from engine.core.record import read_record
-from observability.trace_tree import words
+from observability.names import of_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -293,7 +293,7 @@ class Lineage:
         episode = record.episode
         cause, name = (episode.cause, episode.name) if episode is not None else (record.cause, record.name)
         return Happening(
-            words(cause, name),
+            of_cause(cause, name),
             record.workflow,
             record.key,
             record.run,

@@ -148,3 +148,8 @@ STEADY: Final = frozenset(
     }
 )
 """Names whose values are few: an encoder may keep them."""
+
+
+def of_cause(cause: str, name: str) -> str:
+    """`timer HumanReview.expire`; a retry is called `retry fetch_policy`."""
+    return name if cause == "timer" and name.startswith("retry ") else f"{cause} {name}".rstrip()

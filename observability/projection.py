@@ -212,7 +212,7 @@ class _Making:
         asked = links[0] if links else None
         inside = asked is not None and asked.trace == self._trace
         own: tuple[tuple[str, Value], ...] = tuple(_call(record.name, record.id, record.attempt))
-        name = _words(record.cause, record.name)
+        name = names.of_cause(record.cause, record.name)
         id_ = span_id("event", record.run, record.seq)
         parent = asked.id if asked is not None and inside else ""
         shown = () if inside else links
@@ -280,7 +280,7 @@ class _Making:
             own += _part(record)[2]
         elif record.id:
             own += _call(record.name, record.id, record.attempt)
-        name = f"{'held' if held else 'ignored'} {_words(record.cause, record.name)}"
+        name = f"{'held' if held else 'ignored'} {names.of_cause(record.cause, record.name)}"
         id_ = span_id("ignored", record.run, record.seq)
         self._add(id_, name, INTERNAL, start, end, tuple(own), record.error)
         if not held:
@@ -306,7 +306,7 @@ class _Making:
     def _transition(self) -> None:
         record = self._record
         own: Attributes = (
-            (names.CAUSE, _words(record.cause, record.name)),
+            (names.CAUSE, names.of_cause(record.cause, record.name)),
             (names.FROM, record.from_),
             (names.TO, record.to),
             (names.VISIT, record.visit),
@@ -354,7 +354,7 @@ class _Making:
         links, told = _producer("" if inside else episode.traceparent)
         own: list[tuple[str, Value]] = [
             *_message(episode.cause, episode.name, episode.id),
-            (names.CAUSE, _words(episode.cause, episode.name)),
+            (names.CAUSE, names.of_cause(episode.cause, episode.name)),
             (names.FROM, episode.state),
             (names.TO, record.to),
             (names.STATUS, record.status),
@@ -431,7 +431,7 @@ class _Making:
             own: Attributes = (
                 (names.STATE, visit.name),
                 (names.VISIT, visit.visit),
-                (names.LEFT_BY, _words(record.cause, record.name)),
+                (names.LEFT_BY, names.of_cause(record.cause, record.name)),
                 (names.TO, record.to),
             )
             id_ = span_id("visit", run, visit.visit, visit.name)
@@ -449,7 +449,7 @@ class _Making:
         end = _visit_ns(record.at, record.visit)
         words = _root_name(episode.cause, episode.name)
         own: Attributes = (
-            (names.CAUSE, _words(episode.cause, episode.name)),
+            (names.CAUSE, names.of_cause(episode.cause, episode.name)),
             (names.STATUS, record.status),
             *_repeated((link,)),
         )
@@ -484,7 +484,7 @@ class _Making:
             (names.OPERATION, names.INVOKE_WORKFLOW),
             (names.AI_WORKFLOW, record.workflow),
             (names.OUTCOME, "cancelled" if record.cause == "order" else record.to),
-            (names.CAUSE, _words(record.cause, record.name)),
+            (names.CAUSE, names.of_cause(record.cause, record.name)),
         )
         times = record.began * MS, _visit_ns(record.at, record.visit)
         id_ = span_id("run", record.run)
@@ -585,12 +585,7 @@ def _repeated(links: tuple[Link, ...]) -> Attributes:
 def _root_name(cause: str, name: str) -> str:
     if cause in ("event", "question"):
         return f"{names.PROCESS} {name or 'event'}"
-    return _words(cause, name)
-
-
-def _words(cause: str, name: str) -> str:
-    """`timer HumanReview.expire`; a retry is called `retry fetch_policy`."""
-    return name if cause == "timer" and name.startswith("retry ") else f"{cause} {name}".rstrip()
+    return names.of_cause(cause, name)
 
 
 def _visit_ns(at: int, visit: int) -> int:

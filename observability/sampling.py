@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from engine.core.record import Record
     from engine.journal import Header
 
-_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+MS_OF: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _OVER: Final = re.compile(r"over\s+(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
 _COST: Final = re.compile(r"cost\s+over\s+(\d+(?:\.\d+)?)(?:\s*eur)?", re.ASCII)
 _SHARE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
@@ -105,7 +105,7 @@ def _term(part: str) -> dict[str, Any]:
     if part in ("errors", "halted"):
         return {part: True}
     if found := _OVER.fullmatch(part):
-        return {"over_ms": int(Decimal(found[1]) * _MS[found[2]])}
+        return {"over_ms": int(Decimal(found[1]) * MS_OF[found[2]])}
     if found := _COST.fullmatch(part):
         return {"cost": int(Decimal(found[1]) * _MILLIONS)}
     if (found := _SHARE.fullmatch(part)) and (share := Decimal(found[1])) <= 100:  # noqa: PLR2004 (per cent)

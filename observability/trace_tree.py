@@ -13,6 +13,7 @@ from msgspec import Struct
 from engine.core.record import Episode
 from engine.core.trace import episode_trace, run_trace, span_id
 from observability.inner_span import read_inner
+from observability.names import of_cause
 from observability.waits import until_of, waits_of
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class _Tree:
         if found is None:
             found = self._episodes[told.seq] = EpisodeNode(
                 seq=told.seq,
-                cause=words(told.cause, told.name),
+                cause=of_cause(told.cause, told.name),
                 trace=episode_trace(record.run, told),
                 span=span_id("episode", record.run, told.seq),
                 at=told.at,
@@ -279,11 +280,11 @@ class _Tree:
         for group in record.left:
             visit = self._visits.get(group.visit)
             if visit is not None and visit.state == group.name:
-                visit.entered, visit.left, visit.left_by = group.entered, record.at, words(record.cause, record.name)
+                visit.entered, visit.left, visit.left_by = group.entered, record.at, of_cause(record.cause, record.name)
         visits = self.run.visits
         if record.to and record.visit and (not visits or visits[-1].visit < record.visit):
             if visits and not visits[-1].left:
-                visits[-1].left, visits[-1].left_by = record.at, words(record.cause, record.name)
+                visits[-1].left, visits[-1].left_by = record.at, of_cause(record.cause, record.name)
             self._visit(record.to, record.visit, record.since or record.at)
 
     def _entry(self, record: Record, episode: EpisodeNode) -> None:
@@ -296,7 +297,7 @@ class _Tree:
             episode.ignored = record.ignored if record.cause not in _OF_CALLS else ""
         if record.ignored:
             if not first or record.cause in _OF_CALLS:
-                episode.notes.append(f"{words(record.cause, record.name)}: {record.ignored}")
+                episode.notes.append(f"{of_cause(record.cause, record.name)}: {record.ignored}")
         elif record.cause == "answer":
             episode.notes.append(f"{record.inner}: answered by {record.who}")
         elif record.cause in _OF_CALLS and not record.id.endswith(_RESERVATION):
@@ -304,7 +305,7 @@ class _Tree:
         elif record.id.endswith(_RESERVATION):
             episode.notes.append(f"{record.name}: its budget has answered")
         elif not first:
-            episode.notes.append(words(record.cause, record.name) + (f" by {record.who}" if record.who else ""))
+            episode.notes.append(of_cause(record.cause, record.name) + (f" by {record.who}" if record.who else ""))
 
     def _of_call(self, record: Record, call: CallNode) -> None:
         attempt = call.attempt(record.attempt or 1)
@@ -336,11 +337,6 @@ class _Tree:
                 node.attempt(call.attempt)
             if call.error and node.attempts and not node.attempts[-1].error:
                 node.attempts[-1].error = call.error
-
-
-def words(cause: str, name: str) -> str:
-    """What was applied; a retry is called `retry fetch_policy`."""
-    return name if cause == "timer" and name.startswith("retry ") else f"{cause} {name}".rstrip()
 
 
 def _part(record: Record) -> Part:

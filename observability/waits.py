@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from engine.core.record import Record
 
 MOST: Final = 20
-_WAITS: Final = {
+WAITS: Final = {
     "running": "runs",
     "waiting": "waits for another attempt",
     "queued": "waits for its turn",
@@ -26,7 +26,7 @@ def waits_of(record: Record) -> tuple[str, ...]:
     if record.halted is not None:
         return (f"an operator: {record.halted.error}",)
     people = [f"people: {each.group}" for each in record.asks]
-    calls = [f"call {call.step}: {_WAITS.get(call.status, call.status)}" for call in record.calls]
+    calls = [f"call {call.step}: {WAITS.get(call.status, call.status)}" for call in record.calls]
     timers = [
         f"timer {timer.handler} at {moment_of(timer.due)}" for timer in sorted(record.timers, key=lambda t: t.due)
     ]

@@ -14,6 +14,7 @@ import typer
 from engine.cli.output import complain, emit, line
 from engine.core.errors import LongwatchError
 from observability.delivery import Delivery, Tally
+from observability.sampling import MS_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from observability.sender import Answer
 
 _DURATION = re.compile(r"(\d+)\s*([smhdw])", re.ASCII)
-_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 _PLAIN = re.compile(r"https?://[^\s@*?]+")
 """A URL as an exporter's file holds it: what was secret in it is gone or masked, and without that it is of no use."""
 _ROWS = 1_000
@@ -136,7 +136,7 @@ def _moment(text: str, now: int, option: str) -> int | None:
     if not text:
         return None
     if found := _DURATION.fullmatch(text.strip()):
-        return now - int(found[1]) * _MS[found[2]]
+        return now - int(found[1]) * MS_OF[found[2]]
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.cli.output import cell, console, rfc3339
+from observability import waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,15 +22,7 @@ MICROSECOND = 0.001
 """In milliseconds."""
 HIDDEN = ("workflow.name", "workflow.key", "workflow.run_id", "workflow.version", "workflow.state", "workflow.seq")
 """What is the same on every span of an episode, or nearly."""
-WAITS = {
-    "running": "runs",
-    "waiting": "waits for another attempt",
-    "queued": "waits for its turn",
-    "failed": "has failed",
-    "asking": "waits for a person",
-    "asked": "waits for another run",
-    "reserving": "waits for its budget",
-}
+WAITS = {**waits.WAITS, "asking": "waits for a person"}
 BAD = ("failed",)
 
 
