@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from engine.cli.app import main
-from engine.log.archive import Archive
-from engine.log.redis_log import RedisLog
-from engine.log.server import EmbeddedRedis
+from engine import Application
 from tests.cli import relay
+from tests.cli.inside import Call
 from tests.plain_engine import PlainEngine
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def told(self) -> Any:
-        return json.loads(self.out)
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """A command in a project's folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(autouse=True)
+def _project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGWATCH_APP", "tests.cli.relay:app")
 
-    def run(*words: str) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return run
-
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[PlainEngine]:
-    data = tmp_path / ".longwatch"
-    server = EmbeddedRedis(data, fsync="everysec")
-    server.ensure()
-    log = RedisLog.create(server.url, 4, archive=Archive(data / "archive"))
-    engine = PlainEngine(relay.app, log, server.url)
-    yield engine
-    engine.close()
-    log.close()
-    server.stop()
+def app() -> Application:
+    return relay.app
 
 
 @pytest.fixture

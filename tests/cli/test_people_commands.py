@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from engine.cli.app import main
 from engine.cli.query import _result
 from engine.cli.shape import line_facts
 from engine.core.entry import Used
@@ -22,10 +19,9 @@ from engine.log.redis_log import RedisLog
 from engine.log.server import EmbeddedRedis
 from engine.reports import Line
 from tests import desk
-from tests.cli.test_run_commands import Ended
+from tests.cli.inside import Call
 from tests.plain_engine import PlainEngine
 
-Call = Callable[..., Ended]
 NASTY = "hail [bold red]now[/] \x1b]0;owned\x07\x1b[2J\r\u202e"
 
 
@@ -56,22 +52,10 @@ class Working:
         self._thread.join()
 
 
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """A command in a project's folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(autouse=True)
+def _project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGWATCH_APP", "tests.desk:app")
     monkeypatch.setenv("LONGWATCH_WHO", "ann")
-
-    def run(*words: str, stdin: str = "") -> Ended:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import Raw
 
+from engine import Application
 from engine.core.entry import KeptEntry, Kind, Used, write_entry
 from engine.core.partition import partition_of
 from engine.core.record import read_record
-from engine.log.archive import Archive
-from engine.log.redis_log import RedisLog
-from engine.log.server import EmbeddedRedis
 from engine.testing import RecordedAnswers
 from tests import desk
-from tests.cli.test_run_commands import Call, call, event
+from tests.cli.inside import Call
+from tests.cli.test_run_commands import event
 from tests.plain_engine import PlainEngine
 
-__all__ = ["call"]
+
+@pytest.fixture(autouse=True)
+def _project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGWATCH_APP", "tests.desk:app")
 
 
 @pytest.fixture
-def engine(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlainEngine]:
-    monkeypatch.setenv("LONGWATCH_APP", "tests.desk:app")
-    data = tmp_path / ".longwatch"
-    server = EmbeddedRedis(data, fsync="everysec")
-    server.ensure()
-    log = RedisLog.create(server.url, 4, archive=Archive(data / "archive"))
-    engine = PlainEngine(desk.app, log, server.url)
-    yield engine
-    engine.close()
-    log.close()
-    server.stop()
+def app() -> Application:
+    return desk.app
 
 
 def dreaming(engine: PlainEngine, call: Call) -> None:

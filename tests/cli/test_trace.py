@@ -8,68 +8,27 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from engine.cli import trace
-from engine.cli.app import main
 from engine.cli.trace_shape import draw_run, lasting, wall
-from engine.log.archive import Archive
-from engine.log.redis_log import RedisLog
-from engine.log.server import EmbeddedRedis
 from observability.place import ExporterFile
 from observability.trace_tree import AttemptNode, CallNode, EpisodeNode, RunNode
-from tests import shop
+from tests.cli.inside import Call
 from tests.plain_engine import PlainEngine
 from tests.shop import POISON
 
 OURS = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """A command in a project's folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(autouse=True)
+def _no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
-
-    def run(*words: str) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        out, err = capfd.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return run
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[PlainEngine]:
-    data = tmp_path / ".longwatch"
-    server = EmbeddedRedis(data, fsync="everysec")
-    server.ensure()
-    log = RedisLog.create(server.url, 4, archive=Archive(data / "archive"))
-    engine = PlainEngine(shop.app, log, server.url)
-    yield engine
-    engine.close()
-    log.close()
-    server.stop()
 
 
 class Page(BaseHTTPRequestHandler):
